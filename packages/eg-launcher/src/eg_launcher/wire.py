@@ -1,0 +1,32 @@
+"""The one wire's constants, shared by launcher and gateway. Contract: ``docs/developers/launcher-protocol.md``."""
+
+PROTOCOL = 1
+"""The version this code speaks as its own. A gateway also speaks the one before."""
+
+SUPPORTED_PROTOCOLS = (PROTOCOL, PROTOCOL - 1)
+
+PROTOCOL_HEADER = "EG-Protocol"
+
+V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"
+
+# Peer classes: who reads what the launcher sends (the gateway decides, `?peer=`).
+PEER_EXACT = "exact"
+PEER_STRONG = "strong"
+PEER_WEAK = "weak"
+PEER_GWCLIENT = "gwclient"
+PEERS = (PEER_EXACT, PEER_STRONG, PEER_WEAK, PEER_GWCLIENT)
+
+# WebSocket close codes. 1000 and 1001 are never sent to a client of a living kernel: JupyterLab would not come back.
+CLOSE_RESTART = 1012
+CLOSE_LAUNCH_FAILED = 4000
+CLOSE_KERNEL_DIED = 4001
+CLOSE_KERNEL_ENDED = 4002
+CLOSE_LAUNCHER_LOST = 4003
+CLOSE_SILENT = 4004
+
+# Bounds on what is read from the network, in bytes.
+MAX_HEAD = 64 * 1024
+MAX_BODY = 8 * 1024 * 1024
+MAX_MESSAGE = 256 * 1024 * 1024
+GWCLIENT_MAX_MESSAGE = 10 * 1024 * 1024
+"""jupyter_server's gateway client closes its socket at a frame of this size."""
