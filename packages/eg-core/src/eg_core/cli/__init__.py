@@ -1,0 +1,1 @@
+"""The command line: ``eg serve`` (also ``jupyter enterprisegateway``) and ``eg lab``."""

@@ -1,0 +1,151 @@
+"""What all handlers share: the token, JSON in and out, and the one table from error class to HTTP status."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+from http import HTTPStatus
+from typing import Any, ClassVar
+from urllib.parse import urlparse
+
+from tornado import web
+
+from eg_core import errors
+from eg_core.kernels.registry import KernelRegistry
+from eg_core.launchers.client import LauncherUnreachable
+from eg_core.store.store import DuplicateKernel
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request's body; what clients send is a name and some variables."""
+
+STATUSES: tuple[tuple[type[errors.GatewayError], HTTPStatus], ...] = (
+    (errors.NoSuchKernelspec, HTTPStatus.NOT_FOUND),
+    (errors.InvalidRequest, HTTPStatus.BAD_REQUEST),
+    (errors.LaunchDenied, HTTPStatus.FORBIDDEN),
+    (errors.LaunchCancelled, HTTPStatus.CONFLICT),
+    (errors.LaunchFailed, HTTPStatus.INTERNAL_SERVER_ERROR),  # proxies replace the bodies of 502 and 504
+    (errors.BackendUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (LauncherUnreachable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (errors.KernelStarting, HTTPStatus.CONFLICT),
+    (DuplicateKernel, HTTPStatus.CONFLICT),
+    (errors.KernelGone, HTTPStatus.NOT_FOUND),
+    (errors.GatewayError, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+
+
+def status_of(error: errors.GatewayError) -> HTTPStatus:
+    return next(status for kind, status in STATUSES if isinstance(error, kind))
+
+
+class GatewayHandler(web.RequestHandler):
+    """Authenticated unless a subclass says ``public = True``; every error is JSON ``{"reason", "message"}``."""
+
+    public: ClassVar[bool] = False
+
+    @property
+    def registry(self) -> KernelRegistry:
+        registry: KernelRegistry = self.settings["registry"]
+        return registry
+
+    @property
+    def log(self) -> logging.Logger:
+        log: logging.Logger = self.settings["log"]
+        return log
+
+    @property
+    def base_url(self) -> str:
+        return str(self.settings["base_url"])
+
+    def set_default_headers(self) -> None:
+        self.set_header("Server", "eg")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    async def prepare(self) -> None:
+        if not self.public and self.get_current_user() is None:
+            self.set_header("WWW-Authenticate", 'Bearer realm="eg"')
+            raise web.HTTPError(
+                401, "Give the gateway's token as 'Authorization: token …' (jupyter_server: GatewayClient.auth_token)."
+            )
+        if not self.check_origin(self.request.headers.get("Origin")):
+            raise web.HTTPError(403, "Pages of this origin may not use the gateway.")
+
+    def get_current_user(self) -> str | None:
+        """Whoever has the token is the trusted service; without a token set, everybody who reaches the port is."""
+        token: str = self.settings["auth_token"]
+        if not token:
+            return "service"
+        given = self.get_query_argument("token", "")
+        if not given:
+            scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
+            given = value.strip() if scheme.lower() in ("token", "bearer") else ""
+        return "service" if hmac.compare_digest(given.encode(), token.encode()) else None
+
+    def check_origin(self, origin: str | None) -> bool:
+        """A browser says where its page comes from: only pages of this very host may speak to the gateway."""
+        if origin is None:
+            return True
+        return urlparse(origin).netloc.lower() == self.request.headers.get("Host", "").lower()
+
+    def check_xsrf_cookie(self) -> None:
+        """No cookie authenticates here, so there is nothing to forge."""
+
+    def json_body(self) -> dict[str, Any]:
+        """The request's JSON object; an empty body is an empty object."""
+        if not self.request.body.strip():
+            return {}
+        try:
+            body = json.loads(self.request.body)
+        except (ValueError, RecursionError):
+            raise errors.InvalidRequest("The request's body is not valid JSON.") from None
+        if not isinstance(body, dict):
+            raise errors.InvalidRequest("The request's body must be a JSON object.")
+        return body
+
+    def write_json(self, value: Any, status: int = 200) -> None:
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(value))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = (kwargs.get("exc_info") or (None, None, None))[1]
+        body: dict[str, Any]
+        if isinstance(error, errors.GatewayError):
+            body = self._expected(error)
+        elif isinstance(error, web.HTTPError):
+            self.set_status(error.status_code)
+            phrase = error.reason or HTTPStatus(error.status_code).phrase
+            body = {"reason": phrase, "message": error.log_message or ""}
+        else:
+            self.set_status(500)
+            body = {"reason": "Internal error", "message": "Internal error; the gateway's log has the details."}
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(body))
+
+    def _expected(self, error: errors.GatewayError) -> dict[str, Any]:
+        """Stock clients show the status line's phrase or ``reason``, so both carry the essence."""
+        status = status_of(error)
+        phrase = "".join(c for c in error.message.replace("\n", " ") if " " <= c <= "~")[:200]
+        self.set_status(status, phrase or status.phrase)
+        if isinstance(error, errors.BackendUnavailable):
+            self.set_header("Retry-After", str(max(1, round(error.retry_after))))
+        if isinstance(error, errors.LaunchFailed) or status >= 500:
+            return {"reason": error.message, "message": error.message, "reason_code": error.reason}
+        return {"reason": status.phrase, "message": error.message, "reason_code": error.reason}
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if isinstance(value, errors.GatewayError):
+            self.log.info("%s %s: %s", self.request.method, self.request.path, value)
+        elif isinstance(value, web.HTTPError):
+            self.log.debug("%s %s: %s", self.request.method, self.request.path, value)
+        else:
+            self.log.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
+
+
+class NotFoundHandler(GatewayHandler):
+    """Everything that is in no route."""
+
+    public = True
+
+    async def prepare(self) -> None:
+        raise web.HTTPError(404, f"There is nothing at {self.request.path}.")

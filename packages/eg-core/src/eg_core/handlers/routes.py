@@ -1,0 +1,40 @@
+"""Every URL of the gateway, in one list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tornado import web
+
+from eg_core.handlers.base import NotFoundHandler
+from eg_core.handlers.channels import ChannelsHandler
+from eg_core.handlers.kernels import KernelActionHandler, KernelHandler, KernelLogHandler, KernelsHandler
+from eg_core.handlers.kernelspecs import KernelspecHandler, KernelspecsHandler, ResourceHandler
+from eg_core.handlers.status import ApiHandler, HealthHandler, PageHandler
+
+KERNEL = r"api/kernels/(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)"
+NAME = r"(?P<name>[\w.\-%]+)"
+
+ROUTES: list[tuple[str, type[web.RequestHandler]]] = [
+    (r"", PageHandler),
+    (r"healthz", HealthHandler),
+    (r"api", ApiHandler),
+    (r"api/kernelspecs", KernelspecsHandler),
+    (rf"api/kernelspecs/{NAME}", KernelspecHandler),
+    (rf"kernelspecs/{NAME}/(?P<path>.+)", ResourceHandler),
+    (r"api/kernels", KernelsHandler),
+    (KERNEL, KernelHandler),
+    (rf"{KERNEL}/(?P<action>interrupt|restart)", KernelActionHandler),
+    (rf"{KERNEL}/log", KernelLogHandler),
+    (rf"{KERNEL}/channels", ChannelsHandler),
+]
+
+
+def application(base_url: str, **settings: Any) -> web.Application:
+    """The tornado application; ``settings`` are what the handlers read (``base.py``)."""
+    return web.Application(
+        [(f"{base_url}{pattern}", handler) for pattern, handler in ROUTES],
+        default_handler_class=NotFoundHandler,
+        base_url=base_url,
+        **settings,
+    )

@@ -1,0 +1,75 @@
+"""Which variables of a request reach a kernel, and which values are refused. Pure.
+
+The order is Enterprise Gateway's contract: inherited variables, the client's ``KERNEL_*`` and allowed ones, the
+kernelspec's ``env`` (``$NAME`` substituted from what is there so far), the client's again on top, then what
+the gateway itself says. The launcher puts the result on top of the remote user's own base environment;
+nothing of the gateway's own environment travels unless it is named in ``inherited_envs``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from string import Template
+from typing import Any
+
+from eg_core.errors import InvalidRequest
+
+MAX_ENTRIES = 1024
+MAX_VALUE = 32 * 1024
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+SECRETS = frozenset({"EG_AUTH_TOKEN", "KG_AUTH_TOKEN", "EG_STORE_KEY", "PYTHONEXECUTABLE"})
+"""Never reach a kernel, even when named in ``inherited_envs`` or ``client_envs``."""
+
+
+def check_client_env(env: Any) -> dict[str, str]:
+    """The ``env`` object of a request, checked. Raises InvalidRequest that names the entry and the limit."""
+    if env is None:
+        return {}
+    if not isinstance(env, dict):
+        raise InvalidRequest("'env' must be an object of strings.")
+    if len(env) > MAX_ENTRIES:
+        raise InvalidRequest(f"'env' has {len(env)} entries; at most {MAX_ENTRIES} are allowed.")
+    for name, value in env.items():
+        if not _NAME.match(name):
+            raise InvalidRequest(f"env name {name[:80]!r} must be letters, digits and '_', not starting with a digit.")
+        if not isinstance(value, str):
+            raise InvalidRequest(f"env value of {name} must be a string, not {type(value).__name__}.")
+        if "\0" in value:
+            raise InvalidRequest(f"env value of {name} contains a NUL byte.")
+        if len(value) > MAX_VALUE:
+            raise InvalidRequest(f"env value of {name} has {len(value)} characters; at most {MAX_VALUE} are allowed.")
+    return dict(env)
+
+
+def kernel_env(
+    *,
+    client: Mapping[str, str],
+    kernelspec: Mapping[str, str],
+    gateway: Mapping[str, str],
+    inherited_envs: Collection[str],
+    client_envs: Collection[str],
+    own: Mapping[str, str],
+) -> dict[str, str]:
+    """The environment that is sent to the launcher.
+
+    ``gateway`` is the gateway's own environment, of which only ``inherited_envs`` are taken; ``own`` is what the
+    gateway says (KERNEL_ID, KERNEL_USERNAME …) and wins over all.
+    """
+    anything = "*" in client_envs
+    from_client = {
+        name: value
+        for name, value in client.items()
+        if name.startswith("KERNEL_") or name in client_envs or name in inherited_envs or anything
+    }
+    env = {name: gateway[name] for name in inherited_envs if name in gateway}
+    env.update(from_client)
+    env.update({"KERNEL_GATEWAY": "1", **own})
+    for name, value in kernelspec.items():
+        env[name] = Template(value).safe_substitute(env)
+    env.update(from_client)
+    env.update({"KERNEL_GATEWAY": "1", **own})
+    for name in SECRETS:
+        env.pop(name, None)
+    return env

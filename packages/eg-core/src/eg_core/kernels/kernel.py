@@ -1,0 +1,155 @@
+"""One kernel as this gateway sees it: its record, its launcher's last word about it, and its clients' sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Protocol
+
+from eg_core.errors import BackendUnavailable
+from eg_core.kernels.states import PENDING, KernelState
+from eg_core.store.records import KernelRecord
+from eg_core.types import KernelEvent, ProcessInfo
+
+if TYPE_CHECKING:
+    import socket
+
+    from eg_core.kernels.links import LauncherLink
+
+_EXECUTION_STATES = {
+    KernelState.LAUNCHING: "starting",
+    KernelState.STARTING: "starting",
+    KernelState.RESTARTING: "restarting",
+    KernelState.DEAD: "dead",
+    KernelState.ENDING: "dead",
+}
+
+
+class ClientSocket(Protocol):
+    """A client's open channels, as the registry sees them."""
+
+    def close(self, code: int, reason: str) -> None: ...
+
+
+class Kernel:
+    """The registry's entry. Only the registry changes ``record`` (after the store has it) and ``link``."""
+
+    def __init__(self, record: KernelRecord) -> None:
+        self.record = record
+        self.link: LauncherLink | None = None
+        self.launch: asyncio.Task[None] | None = None
+        self.progress: str | None = None
+        self.sockets: set[ClientSocket] = set()
+        self.lock = asyncio.Lock()
+        self.incarnation = 1  # the process that counts; what is said of an earlier one comes too late
+        self.accepted_at = 0.0  # monotonic; a launcher's snapshot from before does not know the kernel yet
+        self.gone = asyncio.Event()  # the launcher has forgotten it, or has ended
+        self.verdict: str | None = None  # the backend's words about a launcher that has ended
+        self.description: Mapping[str, Any] = {}
+        self._described_at = time.time()
+        self._changed = asyncio.Event()
+
+    # -- what others ask -------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return self.record.kernel_id
+
+    @property
+    def state(self) -> KernelState:
+        return KernelState(self.record.state)
+
+    @property
+    def session(self) -> str | None:
+        """The kernel's own ``header.session``; None until it has said something."""
+        return self.description.get("session")
+
+    @property
+    def failure(self) -> str:
+        """Why it is dead, in words."""
+        return self.record.message or "The kernel has ended."
+
+    @property
+    def process(self) -> ProcessInfo | None:
+        return self.record.process
+
+    def model(self) -> dict[str, Any]:
+        """Jupyter's kernel model, with ``reason`` when there is something to tell."""
+        state = self.state
+        activity = self._described_at - float(self.description.get("activity_age") or 0.0)
+        model: dict[str, Any] = {
+            "id": self.id,
+            "name": self.record.kernelspec,
+            "last_activity": datetime.fromtimestamp(activity, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "execution_state": _EXECUTION_STATES.get(state) or self.description.get("execution_state", "unknown"),
+            "connections": max(int(self.description.get("connections") or 0), len(self.sockets)),
+        }
+        if state is KernelState.DEAD:
+            model["reason"] = self.failure
+            model["reason_code"] = self.record.reason
+            if self.record.exit is not None:
+                model["exit"] = self.record.exit
+        elif state in PENDING and self.progress:
+            model["reason"] = self.progress
+        return model
+
+    async def settled(self) -> None:
+        """Return when nobody has to wait any more: it is ready, dead or being removed."""
+        while self.state in PENDING:
+            await self._changed.wait()
+
+    async def open_channels(
+        self, *, session_id: str | None, peer: str, subprotocol: str | None
+    ) -> tuple[socket.socket, bytes]:
+        """A stream to the launcher on which the WebSocket handshake is done, and what was read beyond it."""
+        if self.link is None:
+            raise BackendUnavailable(f"The launcher of kernel {self.id} is not connected; trying again.")
+        return await self.link.client.open_channels(self.id, session_id=session_id, peer=peer, subprotocol=subprotocol)
+
+    def event(self, name: str) -> KernelEvent:
+        record = self.record
+        return KernelEvent(
+            name=name,
+            kernel_id=record.kernel_id,
+            kernelspec=record.kernelspec,
+            backend=record.backend,
+            owner=record.owner,
+            at=time.time(),
+            reason=record.reason,
+            message=record.message,
+        )
+
+    # -- what the registry does ------------------------------------------------------------------------------
+
+    def changed(self, record: KernelRecord) -> None:
+        """Take the stored record and wake whoever waits."""
+        self.record = record
+        event, self._changed = self._changed, asyncio.Event()
+        event.set()
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Take the launcher's last word (the protocol's *kernel* object)."""
+        self.description = description
+        self._described_at = time.time()
+
+    def forget_process(self) -> None:
+        """The process is gone: what was said of it no longer holds."""
+        self.description = {"session": self.session}
+        self.record = replace(self.record, process=None)
+
+    def close_sockets(self, code: int, reason: str) -> None:
+        for client in tuple(self.sockets):
+            client.close(code, reason)
+
+
+def process_of(description: Mapping[str, Any]) -> ProcessInfo | None:
+    """The ``process`` of a launcher's description."""
+    process = description.get("process")
+    if not isinstance(process, Mapping):
+        return None
+    return ProcessInfo(
+        pid=int(process["pid"]), pgid=int(process["pgid"]), started=int(process["started"]), host=str(process["host"])
+    )

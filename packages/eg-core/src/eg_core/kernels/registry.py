@@ -1,0 +1,450 @@
+"""The registry: the only writer of kernel records, and the one place that decides what becomes of a kernel.
+
+Every change of state goes through ``advance``: the table says whether the event applies, the store takes it, then
+memory does. The record is written before the first remote call and after each handle, so
+whatever a crash leaves behind is in the store or carries this gateway's label.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eg_core.errors import BackendUnavailable, GatewayError, InvalidRequest, KernelGone, KernelStarting
+from eg_core.hooks import Hooks
+from eg_core.kernels.kernel import Kernel, process_of
+from eg_core.kernels.launch import Launch
+from eg_core.kernels.launchers import Launchers
+from eg_core.kernels.links import LauncherLink
+from eg_core.kernels.states import Event, KernelState, transition
+from eg_core.launchers.client import LauncherClient, LauncherError
+from eg_core.store.records import KernelRecord
+from eg_core.store.store import DuplicateKernel, Store
+from eg_core.types import KernelHandle, KernelStart, KernelStatus, Liveness
+from eg_launcher import wire
+
+DEATH_GRACE = 5.0
+"""Seconds a launcher has to say why and close its clients' sockets, before the gateway does."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Durations, in seconds."""
+
+    launch_timeout: float = 3600.0
+    poll_interval: float = 10.0
+    dead_ttl: float = 600.0
+    grace: float = 5.0
+    lease: float = 120.0
+
+
+@dataclass(frozen=True)
+class NewKernel:
+    """What is asked for, checked already."""
+
+    kernel_id: str
+    kernelspec: str
+    backend: str
+    owner: str
+    start: KernelStart
+    options: Mapping[str, Any]
+    launch_timeout: float | None = None
+
+
+class KernelRegistry:
+    def __init__(
+        self, *, store: Store, hooks: Hooks, launchers: Launchers, settings: Settings, log: logging.Logger | Any
+    ) -> None:
+        self.store = store
+        self.hooks = hooks
+        self.settings = settings
+        self.log = log
+        self.launchers = launchers
+        self._kernels: dict[str, Kernel] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- what clients ask ------------------------------------------------------------------------------------
+
+    def kernel(self, kernel_id: str) -> Kernel:
+        """Raises KernelGone when it is unknown or its end is recorded."""
+        kernel = self._kernels.get(kernel_id)
+        if kernel is None or kernel.state is KernelState.ENDING:
+            raise KernelGone(f"Kernel does not exist: {kernel_id}")
+        return kernel
+
+    def kernels(self) -> list[Kernel]:
+        return [kernel for kernel in self._kernels.values() if kernel.state is not KernelState.ENDING]
+
+    def all_kernels(self) -> list[Kernel]:
+        return list(self._kernels.values())
+
+    async def start(self, new: NewKernel) -> tuple[Kernel, bool]:
+        """Record a kernel and begin its launch; (kernel, made). The same id by the same owner is the same kernel.
+
+        Raises DuplicateKernel when the id belongs to another owner, InvalidRequest for an unknown backend.
+        """
+        if new.backend not in self.hooks.backends:
+            raise InvalidRequest(
+                f"Kernelspec {new.kernelspec!r} wants backend {new.backend!r}, which is not configured here "
+                f"(there are: {', '.join(sorted(self.hooks.backends))}). Ask the administrator to install its plugin.",
+                reason="no_such_backend",
+            )
+        kernel_id = new.kernel_id
+        now = time.time()
+        record = KernelRecord(
+            kernel_id=kernel_id,
+            kernelspec=new.kernelspec,
+            backend=new.backend,
+            owner=new.owner,
+            run_as=None,
+            state=KernelState.LAUNCHING.value,
+            reason=None,
+            message=None,
+            options=dict(new.options),
+            labels={},
+            start=new.start,
+            handle=None,
+            process=None,
+            exit=None,
+            created_at=now,
+            updated_at=now,
+        )
+        existing = self._kernels.get(kernel_id)
+        if existing is None:
+            kernel = self._kernels[kernel_id] = Kernel(record)
+            try:
+                await self.store.add_kernel(record)
+            except BaseException:
+                del self._kernels[kernel_id]
+                raise
+            self._launch(kernel, new.launch_timeout)
+            return kernel, True
+        if existing.record.owner != new.owner or existing.state is KernelState.ENDING:
+            raise DuplicateKernel(existing.record)
+        return existing, False
+
+    async def interrupt(self, kernel_id: str) -> None:
+        kernel = self._living(kernel_id, "interrupted")
+        if kernel.record.handle is not None and await self.hooks.interrupt_kernel(kernel.record.handle, kernel.process):
+            return
+        await self._client(kernel).interrupt(kernel.id)
+        await self.tell(kernel, "interrupted")
+
+    async def restart(self, kernel_id: str) -> Kernel:
+        """Begin a restart, in place where the launcher lives, else as a new launch under the same id."""
+        kernel = self.kernel(kernel_id)
+        if kernel.state in (KernelState.LAUNCHING, KernelState.STARTING):
+            raise KernelStarting(f"Kernel {kernel_id} is still starting; it can be restarted when it has started.")
+        if kernel.state is KernelState.RESTARTING:
+            return kernel
+        if kernel.link is not None and await self._restart_in_place(kernel, kernel.link):
+            return kernel
+        if not await self.remove_remote(kernel, grace=0.0, reason="restart"):
+            raise BackendUnavailable(f"What is left of kernel {kernel_id} cannot be removed now; try again.")
+        await self.advance(kernel, Event.DIED, reason="lost", message="Its launcher is gone.", process=None)
+        if await self.advance(kernel, Event.RELAUNCH, reason=None, message=None, exit=None, handle=None):
+            kernel.link = None
+            self._launch(kernel, None)
+        return kernel
+
+    async def log_of(self, kernel_id: str, after: int) -> dict[str, Any]:
+        """What the kernel's process has written, as the protocol's log answer."""
+        kernel = self.kernel(kernel_id)
+        if kernel.link is None:
+            return {"first": after, "next": after, "text": ""}
+        return await self._client(kernel).log(kernel.id, after)
+
+    async def end(self, kernel_id: str, reason: str = "shutdown") -> None:
+        """Record the end, tell the launcher, and return; what is left is removed behind the caller's back."""
+        kernel = self.kernel(kernel_id)
+        if not await self.advance(kernel, Event.END, reason=reason, message=None):
+            raise KernelGone(f"Kernel does not exist: {kernel_id}")
+        kernel.close_sockets(wire.CLOSE_KERNEL_ENDED, "The kernel was shut down.")
+        if kernel.launch is not None:
+            kernel.launch.cancel()
+            await asyncio.gather(kernel.launch, return_exceptions=True)
+        await self._ask_to_end(kernel, self.settings.grace)
+        self.spawn(self.remove(kernel, self.settings.grace, reason))
+
+    # -- what launch, links and the reconciler use ---------------------------------------------------------------
+
+    async def advance(self, kernel: Kernel, event: Event, **fields: Any) -> bool:
+        """Apply ``event`` if the table has it for the kernel's state; the store first, then memory."""
+        async with kernel.lock:
+            old = kernel.state
+            new = transition(old, event)
+            if new is None:
+                return False
+            record = await self.store.update_kernel(kernel.id, expect=old.value, state=new.value, **fields)
+            if record is None:
+                self.log.warning("kernel %s: its record was changed elsewhere; %s ignored", kernel.id, event.name)
+                return False
+            kernel.changed(record)
+            self.log.debug("kernel %s: %s -> %s (%s)", kernel.id, old.value, new.value, event.value)
+            return True
+
+    async def keep_handle(self, kernel: Kernel, handle: KernelHandle) -> None:
+        async with kernel.lock:
+            record = await self.store.update_kernel(kernel.id, handle=handle)
+            if record is not None:
+                kernel.changed(record)
+
+    async def describe(self, kernel: Kernel, description: Mapping[str, Any]) -> None:
+        """Take a launcher's word about a kernel, and move its state accordingly."""
+        incarnation = int(description.get("incarnation") or 1)
+        if incarnation < kernel.incarnation:
+            return
+        kernel.describe(description)
+        state = description.get("state")
+        if state == "ready" and kernel.state in (KernelState.STARTING, KernelState.RESTARTING):
+            await self.advance(
+                kernel, Event.ANSWERED, process=process_of(description), reason=None, message=None, exit=None
+            )
+        elif state == "dead" and kernel.state is not KernelState.DEAD:
+            await self._died(kernel, description)
+
+    async def remove_remote(self, kernel: Kernel, *, grace: float, reason: str) -> bool:
+        """End what exists at the remote; True when nothing of it is left there."""
+        await self._ask_to_end(kernel, grace)
+        return await self._kill(kernel, grace, reason)
+
+    async def remove(self, kernel: Kernel, grace: float, reason: str) -> None:
+        """The second half of an end: wait for the launcher to be done, remove the rest, drop the record."""
+        if kernel.record.handle is not None and kernel.link is not None and kernel.link.connected.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(kernel.gone.wait(), grace + 2.0)
+        if not await self._kill(kernel, grace, reason):
+            return  # the remote is away: the reconciler tries again
+        await self.store.remove_kernel(kernel.id)
+        self._kernels.pop(kernel.id, None)
+        await self.tell(kernel, "ended")
+
+    async def lost(self, kernel: Kernel, status: KernelStatus) -> None:
+        """The backend says that a kernel's launcher has ended."""
+        why = status.detail or "Its launcher has ended"
+        message = f"The kernel was lost: {why.rstrip('.')}. Restart it to go on; its variables are gone."
+        exit_info = {"reason": "lost", "code": status.exit_code, "signal": None, "stderr": [], "message": message}
+        kernel.link = None
+        if await self.advance(
+            kernel, Event.DIED, reason=status.reason or "lost", message=message, exit=exit_info, process=None
+        ):
+            await self.tell(kernel, "died")
+            kernel.close_sockets(wire.CLOSE_LAUNCHER_LOST, message)
+
+    async def tell(self, kernel: Kernel, name: str) -> None:
+        event = kernel.event(name)
+        self.log.info("kernel %s: %s%s", kernel.id, name, f" ({event.message})" if event.message else "")
+        await self.hooks.observe_event(event)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guard(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- LinkOwner: what launchers say ---------------------------------------------------------------------------
+
+    async def observed(self, link: LauncherLink, message: dict[str, Any]) -> None:
+        kind = message.get("type")
+        if kind == "status":
+            await self._snapshot(link, message.get("kernels") or {})
+        elif kind == "kernel":
+            description = message["kernel"]
+            kernel = self._kernels.get(str(description.get("id")))
+            if kernel is not None and kernel.link is link:
+                await self.describe(kernel, description)
+        elif kind == "gone":
+            kernel = self._kernels.get(str(message.get("id")))
+            if kernel is not None and kernel.link is link:
+                kernel.gone.set()
+
+    async def link_lost(self, link: LauncherLink) -> None:
+        """Ask the backend for its verdict at once; without any kernel left the launcher has simply ended."""
+        mine = [kernel for kernel in self._kernels.values() if kernel.link is link]
+        handles = [kernel.record.handle for kernel in mine if kernel.record.handle is not None]
+        if handles:
+            poll = await self.hooks.poll_kernels(handles[0].backend, handles)
+            await self.judge(poll.statuses)
+        if not any(kernel.link is link for kernel in self._kernels.values()):
+            await self.launchers.forget(link.launcher_id)
+
+    async def judge(self, statuses: Mapping[str, KernelStatus]) -> None:
+        """Act on a backend's statuses: only EXITED says anything."""
+        for kernel_id, status in statuses.items():
+            kernel = self._kernels.get(kernel_id)
+            if kernel is None or status.state.value != "exited":
+                continue
+            kernel.verdict = status.detail
+            kernel.gone.set()
+            if kernel.state not in (KernelState.LAUNCHING, KernelState.ENDING):
+                await self.lost(kernel, status)
+
+    async def _snapshot(self, link: LauncherLink, descriptions: Mapping[str, Any]) -> None:
+        for kernel_id, description in descriptions.items():
+            kernel = self._kernels.get(kernel_id)
+            if kernel is None:
+                self.log.warning("launcher %s holds kernel %s, which nobody owns: removed", link.launcher_id, kernel_id)
+                with contextlib.suppress(GatewayError):
+                    await link.client.shutdown(kernel_id, 0.0)
+            elif kernel.link is link:
+                await self.describe(kernel, description)
+        for kernel in tuple(self._kernels.values()):
+            if kernel.link is link and kernel.id not in descriptions and kernel.accepted_at < link.dialled_at:
+                kernel.gone.set()
+                if kernel.state in (KernelState.STARTING, KernelState.READY, KernelState.RESTARTING):
+                    await self.lost(kernel, _FORGOTTEN)
+
+    # -- beginning and end of the gateway ------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Read the store: adopt what runs, finish what was being ended, remove what was being launched."""
+        records = await self.store.kernels()
+        await self.launchers.open({record.handle.launcher_id for record in records if record.handle is not None})
+        self._kernels = {record.kernel_id: Kernel(record) for record in records}
+        for kernel in self.all_kernels():
+            self.spawn(self._resume(kernel))
+
+    async def close(self) -> None:
+        """Leave everything running, and let go of it."""
+        for kernel in self.all_kernels():
+            kernel.close_sockets(wire.CLOSE_RESTART, "The gateway is restarting.")
+            if kernel.launch is not None:
+                kernel.launch.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.launchers.close()
+
+    async def end_all(self, timeout: float) -> None:
+        """End every kernel and wait until all are gone, at most ``timeout`` seconds."""
+        await asyncio.gather(
+            *(self.end(kernel.id, "gateway ended") for kernel in self.kernels()), return_exceptions=True
+        )
+        pending = [task for task in self._tasks if not task.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=timeout)
+
+    async def _resume(self, kernel: Kernel) -> None:
+        handle = kernel.record.handle
+        if handle is not None and kernel.state is not KernelState.DEAD:
+            with contextlib.suppress(GatewayError):
+                kernel.link = await self.launchers.link(handle, self)
+        if kernel.state is KernelState.ENDING:
+            await self._ask_to_end(kernel, self.settings.grace)
+            await self.remove(kernel, self.settings.grace, "shutdown")
+        elif kernel.state in (KernelState.LAUNCHING, KernelState.STARTING):
+            await self.remove_remote(kernel, grace=0.0, reason="gateway_ended")
+            await self.advance(
+                kernel,
+                Event.FAILED,
+                reason="gateway_ended",
+                message="The gateway ended while this kernel was being launched; start it again.",
+                process=None,
+            )
+            await self.tell(kernel, "launch_failed")
+
+    # -- parts -------------------------------------------------------------------------------------------------
+
+    def _launch(self, kernel: Kernel, timeout: float | None) -> None:
+        launch = Launch(self, kernel, timeout=timeout or self.settings.launch_timeout)
+        kernel.gone.clear()
+        kernel.verdict = None
+        kernel.launch = self.spawn(launch.run())
+
+    def _living(self, kernel_id: str, what: str) -> Kernel:
+        kernel = self.kernel(kernel_id)
+        if kernel.state in (KernelState.LAUNCHING, KernelState.STARTING, KernelState.RESTARTING):
+            raise KernelStarting(f"Kernel {kernel_id} is still starting; it can be {what} when it has started.")
+        if kernel.state is KernelState.DEAD:
+            raise KernelStarting(f"Kernel {kernel_id} is dead and cannot be {what}: {kernel.failure}", reason="dead")
+        return kernel
+
+    @staticmethod
+    def _client(kernel: Kernel) -> LauncherClient:
+        if kernel.link is None:
+            raise KernelGone(f"The launcher of kernel {kernel.id} is gone.")
+        return kernel.link.client
+
+    async def _restart_in_place(self, kernel: Kernel, link: LauncherLink) -> bool:
+        """False: its launcher is gone or does not know the kernel. Raises when it merely cannot be reached now."""
+        before = kernel.incarnation
+        if not await self.advance(kernel, Event.RESTART, reason=None, message=None, exit=None):
+            return True
+        kernel.incarnation = before + 1
+        try:
+            description = await link.client.restart(kernel.id)
+        except GatewayError as error:
+            kernel.incarnation = before
+            if isinstance(error, LauncherError) and error.status == 404:
+                return False
+            await self.link_lost(link)
+            if kernel.link is None:
+                return False
+            await self.describe(kernel, kernel.description)
+            raise
+        await self.tell(kernel, "restarting")
+        await self.describe(kernel, description)
+        return True
+
+    async def _died(self, kernel: Kernel, description: Mapping[str, Any]) -> None:
+        exit_info = description.get("exit") or {}
+        message = exit_info.get("message") or "The kernel has ended."
+        reason = str(exit_info.get("reason") or "exited")
+        if await self.advance(
+            kernel, Event.DIED, reason=reason, message=message, exit=dict(exit_info) or None, process=None
+        ):
+            await self.tell(kernel, "died")
+            self.spawn(self._close_late(kernel, message))
+
+    async def _close_late(self, kernel: Kernel, message: str) -> None:
+        """The launcher tells its clients why and closes their sockets; here only what it could not."""
+        sockets = tuple(kernel.sockets)
+        await asyncio.sleep(DEATH_GRACE)
+        for client in sockets:
+            if client in kernel.sockets and kernel.state is KernelState.DEAD:
+                client.close(wire.CLOSE_KERNEL_DIED, message)
+
+    async def _ask_to_end(self, kernel: Kernel, grace: float) -> None:
+        """Have the launcher end the kernel; not being able to is no error, for the backend comes next."""
+        if kernel.link is None:
+            kernel.gone.set()
+            return
+        try:
+            await kernel.link.client.shutdown(kernel.id, grace)
+        except LauncherError as error:
+            if error.status == 404:
+                kernel.gone.set()
+            else:
+                self.log.warning("kernel %s: the launcher would not end it: %s", kernel.id, error)
+        except GatewayError as error:
+            self.log.info("kernel %s: its launcher cannot be asked to end it: %s", kernel.id, error)
+
+    async def _kill(self, kernel: Kernel, grace: float, reason: str) -> bool:
+        handle = kernel.record.handle
+        if handle is None:
+            return True
+        try:
+            await self.hooks.kill_kernel(handle, kernel.process, grace, reason)
+        except GatewayError as error:
+            self.log.warning("kernel %s: not removed yet: %s", kernel.id, error)
+            return False
+        except Exception:
+            self.log.exception("kernel %s: backend %s failed to remove it", kernel.id, handle.backend)
+            return False
+        return True
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            self.log.exception("a task of the kernel registry failed")
+
+
+_FORGOTTEN = KernelStatus(Liveness.EXITED, detail="its launcher no longer knows it")

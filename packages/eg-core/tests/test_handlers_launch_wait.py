@@ -1,0 +1,22 @@
+import pytest
+from eg_core.handlers.kernels import LAUNCH_WAIT, launch_wait
+
+
+@pytest.mark.parametrize(
+    ("env", "prefer", "seconds"),
+    [
+        ({}, None, LAUNCH_WAIT),
+        ({"KERNEL_LAUNCH_TIMEOUT": "40"}, None, LAUNCH_WAIT),
+        ({"KERNEL_LAUNCH_TIMEOUT": "10"}, None, 8.0),
+        ({"KERNEL_LAUNCH_TIMEOUT": "1"}, None, 0.0),
+        ({"KERNEL_LAUNCH_TIMEOUT": "soon"}, None, LAUNCH_WAIT),
+        ({"KERNEL_LAUNCH_TIMEOUT": "nan"}, None, LAUNCH_WAIT),
+        ({}, "respond-async", 0.0),
+        ({}, "wait=3", 3.0),
+        ({}, "foo; bar, Wait=100", 100.0),
+        ({}, "wait=999999", 3600.0),
+        ({}, "wait=-1", LAUNCH_WAIT),
+    ],
+)
+def test_how_long_a_post_waits(env, prefer, seconds):
+    assert launch_wait(env, prefer) == seconds
