@@ -54,18 +54,22 @@ def _decode(text: str, source: str) -> bytes:
 
 def _read(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"The store's key cannot be read from {path}: {error.strerror}.") from error
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{path} is not a regular file.")
         if status.st_mode & 0o077:
             raise StoreError(f"{path} holds the store's key and others can read it; run: chmod 600 {path}")
         if status.st_uid not in (os.geteuid(), 0):
             raise StoreError(f"{path} holds the store's key but belongs to user id {status.st_uid}.")
-        return _decode(file.read(_MAX_FILE).decode("ascii", "replace"), str(path))
+        return _decode(os.read(descriptor, _MAX_FILE).decode("ascii", "replace"), str(path))
+    finally:
+        os.close(descriptor)
 
 
 def _make(path: Path) -> None:

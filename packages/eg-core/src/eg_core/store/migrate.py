@@ -80,7 +80,7 @@ def _give_identity(connection: Connection, cipher: Cipher) -> None:
 
 
 def _check_identity(connection: Connection, cipher: Cipher) -> str:
-    meta = {row.name: row.value for row in connection.execute(select(MetaRow.name, MetaRow.value))}
+    meta: dict[str, str] = {row.name: row.value for row in connection.execute(select(MetaRow.name, MetaRow.value))}
     where = describe_url(connection.engine.url)
     try:
         cipher.unseal(base64.b64decode(meta[_KEY_CHECK]), _place())
