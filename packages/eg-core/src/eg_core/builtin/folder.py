@@ -82,7 +82,9 @@ class PrivateFolder:
     def write(self, record: LauncherFile) -> None:
         path = self.path / f"{_short(record.launcher_id)}.json"
         new = path.with_suffix(".new")
-        new.write_text(json.dumps(asdict(record)), encoding="utf-8")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(record), file)
         new.replace(path)
 
     def used(self, launcher_id: str) -> None:

@@ -92,10 +92,10 @@ class LocalBackend(Plugin):
                 reason="run_as",
             )
         try:
-            async with self._folder.locked(request.deadline):
-                async with contextlib.aclosing(self._join_or_start(request)) as steps:
-                    async for step in steps:
-                        yield step
+            steps = self._join_or_start(request)
+            async with self._folder.locked(request.deadline), contextlib.aclosing(steps):
+                async for step in steps:
+                    yield step
         except OSError as error:
             raise folder_gone(error) from error
 
