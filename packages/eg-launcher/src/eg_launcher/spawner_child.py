@@ -140,6 +140,7 @@ class SpawnerProcess:
             self._send({"id": request, "pid": pid, "started": started})
 
     def _signal(self, request: dict[str, Any]) -> None:
+        self._reap()  # what has ended by now is gone, and its end is told before this answer
         session = self._sessions.get(request["pid"])
         sent = False
         if session is not None and session.alive:  # not reaped yet, so its number is still its own
