@@ -1,0 +1,277 @@
+"""Client and launcher, byte for byte: after the two handshakes the gateway copies and does not look.
+
+``take_socket`` gets the client's socket out of tornado. ``Splice`` copies both ways with back-pressure: what one leg does
+not take waits in its ``out``, and from 256 KiB on the other leg is not read, so a slow client holds half a MiB of the
+gateway whatever its kernel does. ``FrameBoundary`` follows the headers, and only the headers, of what goes to the
+client, so that the splice knows when it stands between two frames and may say a Close frame of its own.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from eg_core.handlers.leg import HIGH_WATER, LOW_WATER, Farewell, Leg, Switchboard
+from eg_launcher.websocket import Opcode, close_payload, frame_header
+from eg_launcher.wire import CLOSE_RESTART
+
+if TYPE_CHECKING:
+    from tornado.iostream import IOStream
+
+ROUNDS = 8
+"""Reads per wake-up, so that one busy kernel does not keep the others waiting."""
+TICK = 0.1
+STALLED_TICKS = 5
+"""A closing splice that moves nothing for so many ticks is cut: half a second."""
+CLOSING_MAX = 10.0
+CLOSE_GRACE = 0.5
+"""Seconds a client has to answer a Close frame before its socket is closed."""
+FLUSH_GRACE = 5.0
+
+_CLOSE_BYTE = 0x80 | Opcode.CLOSE
+
+
+def take_socket(stream: IOStream | Any) -> tuple[socket.socket, bytes] | None:
+    """Take the socket out of a detached tornado stream, with what tornado has read ahead; None if it is closed.
+
+    An ``SSLSocket`` stays one. tornado has no public way to do this; ``test_splice.py`` fails when it changes.
+    """
+    if stream.closed():
+        return None
+    if stream.writing() or stream.reading():
+        raise RuntimeError("the stream is in use")
+    ahead = bytes(memoryview(stream._read_buffer)[: stream._read_buffer_size])
+    stream.set_close_callback(None)
+    if stream._state is not None:
+        stream.io_loop.remove_handler(stream.fileno())
+        stream._state = None
+    sock, stream.socket, stream._closed = stream.socket, None, True
+    return sock, ahead
+
+
+def control_frame(opcode: Opcode, payload: bytes) -> bytes:
+    return frame_header(opcode, len(payload)) + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    return control_frame(Opcode.CLOSE, close_payload(code, reason))
+
+
+class FrameBoundary:
+    """Where a stream of unmasked frames stands; about 0.3 µs a frame."""
+
+    __slots__ = ("_head", "_left", "closed", "fragmented")
+
+    def __init__(self) -> None:
+        self._left = 0  # bytes of the present frame's payload still to come
+        self._head = b""  # the beginning of a header that was cut by a read
+        self.closed = False
+        """A Close frame has passed: nothing may follow it."""
+        self.fragmented = False
+        """A message has begun whose last fragment has not: only control frames may come between."""
+
+    @property
+    def between(self) -> bool:
+        return not self._left and not self._head
+
+    def feed(self, data: bytes | bytearray, size: int) -> None:
+        """Follow ``data[:size]``."""
+        at = 0
+        if self._head:
+            missing = _header_size(self._head, len(self._head), 0) - len(self._head)
+            while missing > 0 and at < size:
+                self._head += data[at : min(at + missing, size)]
+                at = min(at + missing, size)
+                missing = _header_size(self._head, len(self._head), 0) - len(self._head)
+            if missing > 0:
+                return
+            head, self._head = self._head, b""
+            self._left = self._payload(head, 0)
+        at += self._left
+        while at < size:
+            have = size - at
+            if have < 10:
+                need = _header_size(data, have, at)
+                if have < need:
+                    self._head = bytes(data[at:size])
+                    self._left = 0
+                    return
+            # _payload() and _header_size(), inline: this runs once for every message of every kernel.
+            first, length = data[at], data[at + 1]
+            if first not in (0x81, 0x82):  # not a whole message
+                self._note(first)
+            if length < 126:
+                at += 2 + length
+            elif length == 126:
+                at += 4 + (data[at + 2] << 8 | data[at + 3])
+            else:
+                at += 10 + int.from_bytes(data[at + 2 : at + 10], "big")
+        self._left = at - size
+
+    def _payload(self, head: bytes, at: int) -> int:
+        self._note(head[at])
+        length = head[at + 1]
+        return length if length < 126 else int.from_bytes(head[at + 2 :], "big")
+
+    def _note(self, first: int) -> None:
+        if first & 0x08:
+            self.closed = self.closed or first == _CLOSE_BYTE
+        else:
+            self.fragmented = not first & 0x80
+
+
+def _header_size(data: bytes | bytearray, have: int, at: int) -> int:
+    """How long the header at ``at`` is, as far as ``have`` bytes tell."""
+    if have < 2:
+        return 2
+    length = data[at + 1]
+    return 2 if length < 126 else 4 if length == 126 else 10
+
+
+class SpliceOwner(Protocol):
+    def launcher_lost(self) -> None:
+        """The launcher's leg ended between two frames, and no Close frame was said: say ``finish`` soon."""
+
+    def ended(self) -> None:
+        """Both legs are closed, or are being closed."""
+
+
+class Splice:
+    """The client's leg and the launcher's socket become its own; it ends with both closed."""
+
+    __slots__ = ("_board", "_boundary", "_client", "_closing", "_deadline", "_launcher", "_moved", "_owner", "_seen",
+                 "_stalls")  # fmt: skip
+
+    def __init__(self, board: Switchboard, client: Leg, launcher: socket.socket, owner: SpliceOwner) -> None:
+        self._board = board
+        self._client = client
+        self._launcher = Leg(board, launcher, self)
+        self._owner: SpliceOwner | None = owner
+        self._boundary = FrameBoundary()
+        self._moved = 0
+        self._seen = (0, 0)
+        self._stalls = 0
+        self._deadline = 0.0
+        self._closing: tuple[int, str] | None = None
+
+    def start(self, *, from_client: list[bytes], from_launcher: bytes) -> None:
+        """Send what was read before there was a splice, and copy."""
+        self._client.owner = self
+        self._boundary.feed(from_launcher, len(from_launcher))
+        if from_launcher:
+            self._client.send(from_launcher)
+        if from_client:
+            self._launcher.send(b"".join(from_client))
+        for leg, other in ((self._client, self._launcher), (self._launcher, self._client)):
+            if len(other.out) <= HIGH_WATER:
+                leg.resume()
+            else:
+                leg.pause()
+
+    # -- the legs' calls -------------------------------------------------------------------------------------
+
+    def readable(self, leg: Leg) -> None:
+        board = self._board
+        to_client = leg is self._launcher
+        other = self._client if to_client else self._launcher
+        for _ in range(ROUNDS):
+            if other.failed:
+                leg.pause()
+                return
+            size = leg.fill(board.view)
+            if size:
+                if to_client:
+                    self._moved += size
+                    self._boundary.feed(board.buffer, size)
+                other.send(board.view[:size])
+            if self._owner is None:  # the other leg broke meanwhile
+                return
+            if leg.eof:
+                self._leg_ended(leg)
+                return
+            if len(other.out) > HIGH_WATER:
+                leg.pause()
+                return
+            if size < len(board.view):
+                return
+        leg.again()
+
+    def drained(self, leg: Leg) -> None:
+        other = self._launcher if leg is self._client else self._client
+        if len(leg.out) <= LOW_WATER and not leg.failed and not other.eof:
+            other.resume()
+
+    def broken(self, leg: Leg) -> None:
+        if leg is self._client:
+            self._leg_ended(leg)
+        else:
+            self._client.pause()  # the launcher may still have last words to be read; its end follows them
+
+    # -- ends ------------------------------------------------------------------------------------------------
+
+    def _leg_ended(self, leg: Leg) -> None:
+        if leg is self._client:
+            self._end(cut_client=True)
+            return
+        boundary = self._boundary
+        self._launcher.close()
+        if boundary.closed or not boundary.between:
+            self._end()
+        elif self._closing is not None:
+            self.finish(*self._closing)
+        else:
+            self._client.pause()  # what it says meanwhile waits in its socket
+            if self._owner is not None:
+                self._owner.launcher_lost()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say Close to the client once what its kernel said before has passed, and close both legs."""
+        if self._closing is not None or self._owner is None:
+            return
+        self._closing = (code, reason)
+        if self._launcher.closed:
+            self.finish(code, reason)
+            return
+        if code == CLOSE_RESTART and self._boundary.between:  # its kernel lives: there are no last words to wait for
+            self.finish(code, reason)
+            return
+        self._deadline = self._board.loop.time() + CLOSING_MAX
+        self._seen = (self._moved, len(self._client.out))
+        self._board.timers.after(TICK, self._closing_tick)
+
+    def _closing_tick(self) -> None:
+        """The registry's word and the kernel's last words come by different connections: wait until it is quiet."""
+        if self._owner is None or self._closing is None:
+            return
+        seen = (self._moved, len(self._client.out))
+        self._stalls = self._stalls + 1 if seen == self._seen else 0
+        self._seen = seen
+        quiet = self._stalls and self._boundary.between and not self._client.out
+        if quiet or self._stalls >= STALLED_TICKS or self._board.loop.time() > self._deadline:
+            self.finish(*self._closing)
+        else:
+            self._board.timers.after(TICK, self._closing_tick)
+
+    def finish(self, code: int, reason: str, *, words: bytes = b"") -> None:
+        """Say ``words`` (whole frames) and Close now if the stream stands between two frames; close both legs."""
+        boundary = self._boundary
+        if boundary.between and not boundary.closed and self._owner is not None:
+            if words and not boundary.fragmented:
+                self._client.send(words)
+            self._client.send(close_frame(code, reason))
+            self._end(grace=CLOSE_GRACE, answered=False)
+        else:
+            self._end()
+
+    def _end(self, *, cut_client: bool = False, grace: float = FLUSH_GRACE, answered: bool = True) -> None:
+        owner, self._owner = self._owner, None
+        if owner is None:
+            return
+        if cut_client:
+            self._client.close()
+        else:
+            Farewell(self._client, grace=grace, at_once=answered)
+        if not self._launcher.closed:
+            # What has reached the gateway reaches the kernel, also when the client has left at once.
+            Farewell(self._launcher, grace=FLUSH_GRACE if self._launcher.out else CLOSE_GRACE, half_close=True)
+        owner.ended()
