@@ -288,18 +288,19 @@ async def test_signals_limits_and_oom_score_are_sane(output: Output) -> None:
     previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
-        spawner = await Spawner.open(nofile=min(soft, 256))
+        spawner = await Spawner.open(nofile=min(soft, 256), umask=0o027)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
         signal.signal(signal.SIGUSR1, previous)
-    script = "grep -E '^Sig(Blk|Ign)' /proc/self/status; cat /proc/self/oom_score_adj; ulimit -n; ulimit -Hn"
+    script = "grep -E '^Sig(Blk|Ign)' /proc/self/status; cat /proc/self/oom_score_adj; ulimit -n; ulimit -Hn; umask"
     _, text = await run(spawner, output, ["sh", "-c", script])
     await spawner.close()
-    blocked, ignored, score, files, most = text.splitlines()
+    blocked, ignored, score, files, most, umask = text.splitlines()
     assert int(blocked.split()[1], 16) == 0
     assert int(ignored.split()[1], 16) == 0
     assert int(score) == min(1000, own_score + 500)
     assert int(files) == min(soft, 256)
+    assert int(umask, 8) == 0o027
     assert most == ("unlimited" if hard == resource.RLIM_INFINITY else str(hard))
 
 

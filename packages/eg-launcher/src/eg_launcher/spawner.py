@@ -24,8 +24,7 @@ from eg_launcher import linux
 from eg_launcher.command import explain_failure
 from eg_launcher.spawner_child import LENGTH, MAX_REQUEST, kill_all, pack
 
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from eg_launcher.spawner_child import main; "
-_BOOT += "main(int(sys.argv[2]), int(sys.argv[3]) if sys.argv[3] else None)"
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from eg_launcher.spawner_child import main; main(sys.argv[2])"
 _OPEN_TIMEOUT = 20.0
 _CLOSE_TIMEOUT = 15.0
 
@@ -80,12 +79,12 @@ class Spawner:
         self._loop.add_reader(connection, self._read)
 
     @classmethod
-    async def open(cls, *, nofile: Optional[int] = None) -> Spawner:
-        """``nofile``: the soft limit of open files for kernels, where the launcher has raised its own."""
+    async def open(cls, *, nofile: Optional[int] = None, umask: Optional[int] = None) -> Spawner:
+        """``nofile``, ``umask``: kernels' soft limit of open files and mask, where the launcher has changed its own."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
-            child = _start_child(theirs, nofile)
+            child = _start_child(theirs, nofile, umask)
         except OSError as error:
             ours.close()
             raise SpawnError("spawner_gone", f"The process that starts kernels did not start: {error}") from error
@@ -287,11 +286,11 @@ def kill_orphans(leaders: set[int]) -> None:
     kill_all([*sessions, *below])
 
 
-def _start_child(connection: socket.socket, nofile: Optional[int]) -> subprocess.Popen[bytes]:
+def _start_child(connection: socket.socket, nofile: Optional[int], umask: Optional[int]) -> subprocess.Popen[bytes]:
     """The same interpreter, with the folder (or the .pyz) this package came from, and nothing of site-packages."""
-    package = Path(eg_launcher.__file__).parent
-    limit = "" if nofile is None else str(nofile)
-    command = [sys.executable, "-I", "-S", "-c", _BOOT, str(package.parent), str(connection.fileno()), limit]
+    root = str(Path(eg_launcher.__file__).parent.parent)
+    settings = json.dumps({"descriptor": connection.fileno(), "nofile": nofile, "umask": umask})
+    command = [sys.executable, "-I", "-S", "-c", _BOOT, root, settings]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -389,10 +389,13 @@ def _set_descriptors(output: int, *, keep: int) -> None:
                 pass  # the one that listed the folder
 
 
-def main(descriptor: int, nofile: Optional[int]) -> None:
+def main(text: str) -> None:
+    settings = json.loads(text)
+    if settings["umask"] is not None:
+        os.umask(settings["umask"])
     linux.set_name("eg-spawner")
     linux.become_subreaper()
-    with socket.socket(fileno=descriptor) as connection:
+    with socket.socket(fileno=settings["descriptor"]) as connection:
         connection.set_inheritable(False)
         connection.setblocking(True)
-        SpawnerProcess(connection, nofile).run()
+        SpawnerProcess(connection, settings["nofile"]).run()
