@@ -252,8 +252,8 @@ def test_only_declared_resources_are_given(finder, folders, tmp_path):
     (path / "logo-folder").mkdir()
     assert finder.get("a").resources == {"logo-a": "logo-a.png", "logo-b": "logo-b", "logo-good": "logo-good.png"}
     for name in (
-        "kernel.json", "run.sh", "logo-link.png", "logo-up.png", "logo-folder", "logo-none.png", "", ".", "..",
-        "logo-a", "../a/logo-a.png", "./logo-a.png", "/etc/passwd", "logo-folder/../logo-a.png", "logo-a.png\0", "LOGO-A.png",
+        "kernel.json", "run.sh", "logo-link.png", "logo-up.png", "logo-folder", "logo-none.png", "", ".", "..", "LOGO-A.png",
+        "logo-a", "../a/logo-a.png", "./logo-a.png", "/etc/passwd", "logo-folder/../logo-a.png", "logo-a.png\0",
     ):  # fmt: skip
         with pytest.raises(KeyError):
             finder.resource("a", name)
