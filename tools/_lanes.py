@@ -132,7 +132,17 @@ def run_lane(
         shutil.copytree(package.folder / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)  # pytest's options
         environment = {**_environment(), "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-        command = [str(venv / "bin" / "python"), "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests", *pytest_args]
+        command = [
+            str(venv / "bin" / "python"),
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--hypothesis-profile=ci",
+            "-q",
+            "tests",
+            *pytest_args,
+        ]
         return subprocess.run(command, check=False, cwd=folder, env=environment).returncode
 
 

@@ -20,12 +20,13 @@ from _lanes import LaneError, Package, build, find_python, packages, run_lane, w
 
 
 def parse(doc: str) -> tuple[argparse.Namespace, list[str]]:
-    argv, _, rest = "\0".join(sys.argv[1:]).partition("\0--\0")
+    argv = sys.argv[1:]
+    at = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", nargs="*", help="only these (default: all)")
     parser.add_argument("--python", metavar="VERSION", default=None, help="3.13, oldest, … (default: this one)")
     parser.add_argument("--require-python", action="store_true", help="an absent interpreter is a failure")
-    return parser.parse_args(argv.split("\0") if argv else []), rest.split("\0") if rest else []
+    return parser.parse_args(argv[:at]), argv[at + 1 :]
 
 
 def oldest(package: Package) -> str:
