@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from jupyter_core.application import JupyterApp, base_aliases
 from jupyter_core.paths import jupyter_data_dir
@@ -67,7 +67,7 @@ ENVIRONMENT: dict[str, tuple[str, Any]] = {
 """``EG_*`` variables (``KG_*`` where there is no ``EG_*``): defaults below the configuration file and command line."""
 
 
-class EnterpriseGatewayApp(JupyterApp):  # type: ignore[misc]
+class EnterpriseGatewayApp(JupyterApp):
     """Starts Jupyter kernels through backend plugins and carries their channels to Jupyter clients."""
 
     name = "jupyter-enterprise-gateway"
@@ -77,7 +77,7 @@ class EnterpriseGatewayApp(JupyterApp):  # type: ignore[misc]
     EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machine only
     eg serve --help-all                             # every option, the installed backends' included
     """
-    aliases: ClassVar[dict[str, str]] = {
+    aliases = {  # noqa: RUF012 - traitlets' own convention
         **base_aliases,
         "ip": "EnterpriseGatewayApp.ip",
         "port": "EnterpriseGatewayApp.port",
@@ -85,7 +85,7 @@ class EnterpriseGatewayApp(JupyterApp):  # type: ignore[misc]
         "base-url": "EnterpriseGatewayApp.base_url",
         "data-dir": "EnterpriseGatewayApp.data_dir",
     }
-    flags: ClassVar[dict[str, Any]] = {
+    flags = {  # noqa: RUF012 - traitlets' own convention
         "debug": ({"Application": {"log_level": 10}}, "Log at level DEBUG."),
         "keep-kernels": (
             {"EnterpriseGatewayApp": {"keep_kernels": True}},
@@ -129,7 +129,7 @@ class EnterpriseGatewayApp(JupyterApp):  # type: ignore[misc]
         config=True
     )
 
-    classes: ClassVar[list[type]] = [KernelspecFinder]
+    classes = [KernelspecFinder]  # noqa: RUF012 - traitlets' own convention
 
     @validate("base_url")
     def _valid_base_url(self, proposal: Any) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from eg_core.errors import GatewayError, InvalidRequest, KernelGone, LaunchCancelled, LaunchDenied, LaunchFailed
@@ -110,7 +111,7 @@ class KernelLogHandler(GatewayHandler):
         self.write_json(await self.registry.log_of(kernel_id.lower(), max(0, after)))
 
 
-def launch_wait(env: dict[str, str], prefer: str | None) -> float:
+def launch_wait(env: Mapping[str, str], prefer: str | None) -> float:
     """Seconds to wait for a launch: RFC 7240's ``Prefer``, else below the timeout that the client names."""
     for preference in (prefer or "").split(","):
         name, _, value = preference.strip().partition("=")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -130,19 +129,38 @@ class Kernel:
         event, self._changed = self._changed, asyncio.Event()
         event.set()
 
-    def describe(self, description: Mapping[str, Any]) -> None:
-        """Take the launcher's last word (the protocol's *kernel* object)."""
-        self.description = description
-        self._described_at = time.time()
+    def describe(self, description: Mapping[str, Any]) -> bool:
+        """Take the launcher's last word (the protocol's *kernel* object); False when it comes too late.
 
-    def forget_process(self) -> None:
-        """The process is gone: what was said of it no longer holds."""
-        self.description = {"session": self.session}
-        self.record = replace(self.record, process=None)
+        An answer and an event may overtake each other, but within one incarnation a kernel only ever goes
+        from starting to ready to dead.
+        """
+        incarnation = int(description.get("incarnation") or 1)
+        known = int(self.description.get("incarnation") or 0)
+        if incarnation < self.incarnation:
+            return False
+        if incarnation == known and _rank(description) < _rank(self.description):
+            return False
+        self.description = description
+        self.incarnation = incarnation
+        self._described_at = time.time()
+        return True
+
+    def begin(self) -> None:
+        """A new launch: nothing that was said of an earlier process holds."""
+        self.incarnation = 1
+        self.description = {}
+        self.gone.clear()
+        self.verdict = None
+        self.progress = None
 
     def close_sockets(self, code: int, reason: str) -> None:
         for client in tuple(self.sockets):
             client.close(code, reason)
+
+
+def _rank(description: Mapping[str, Any]) -> int:
+    return {"ready": 1, "dead": 2}.get(str(description.get("state")), 0)
 
 
 def process_of(description: Mapping[str, Any]) -> ProcessInfo | None:

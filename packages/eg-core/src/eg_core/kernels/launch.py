@@ -59,15 +59,14 @@ class Launch:
         request = await self._request()
         await registry.hooks.modify_launch(request)
         handle = await self._get_launcher(request)
-        link = await registry.launchers.link(handle, registry)
+        link = await registry.launchers.link(handle, registry.observer)
         kernel.link = link
         kernel.progress = "starting the kernel"
         await self._connected(link)
         kernel.accepted_at = time.monotonic()
         description = await link.client.start(kernel.id, self._start_body(request.kernel))
-        kernel.incarnation = int(description.get("incarnation") or 1)
         await registry.advance(kernel, Event.ACCEPTED, process=process_of(description))
-        await registry.describe(kernel, description)
+        await registry.observer.describe(kernel, description)
         await kernel.settled()
         if kernel.state is KernelState.READY:
             registry.log.info("kernel %s: ready after %.2f s", kernel.id, time.monotonic() - self._started)

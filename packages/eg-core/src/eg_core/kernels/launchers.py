@@ -6,7 +6,6 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import Collection
 from typing import Any
 
 from eg_core.errors import GatewayError
@@ -33,13 +32,8 @@ class Launchers:
         self._records: dict[str, LauncherRecord] = {}
         self._links: dict[str, LauncherLink] = {}
 
-    async def open(self, used: Collection[str]) -> None:
-        """Read the store. Of launchers that no kernel uses the record goes: what runs of them is a stray."""
-        for record in await self._store.launchers():
-            if record.launcher_id in used:
-                self._records[record.launcher_id] = record
-            else:
-                await self._store.remove_launcher(record.launcher_id)
+    async def open(self) -> None:
+        self._records = {record.launcher_id: record for record in await self._store.launchers()}
 
     async def close(self) -> None:
         for link in tuple(self._links.values()):
@@ -48,6 +42,15 @@ class Launchers:
     def ids(self) -> frozenset[str]:
         """Every launcher that may run: recorded before anything was started with its credentials."""
         return frozenset(self._records)
+
+    def unused(self, backend: str, age: float) -> list[str]:
+        """Launchers of a backend without a link that were recorded more than ``age`` seconds ago."""
+        before = time.time() - age
+        return [
+            record.launcher_id
+            for record in self._records.values()
+            if record.backend == backend and record.created_at < before and record.launcher_id not in self._links
+        ]
 
     async def new(self, backend: str) -> LauncherFiles:
         """Credentials for a launcher, recorded before anything is started with them."""

@@ -15,6 +15,9 @@ from eg_core.kernels.registry import KernelRegistry
 from eg_core.kernels.states import KernelState
 from eg_core.types import KernelHandle
 
+KEEP_UNUSED = 3600.0
+"""Seconds after which the record of a launcher goes that the backend does not know and no kernel uses."""
+
 
 class Reconciler:
     def __init__(self, registry: KernelRegistry, backend: str) -> None:
@@ -36,10 +39,14 @@ class Reconciler:
         kernels = [kernel for kernel in registry.all_kernels() if kernel.record.backend == self._backend]
         handles = [kernel.record.handle for kernel in kernels if kernel.record.handle is not None]
         poll = await registry.hooks.poll_kernels(self._backend, handles)
-        await registry.judge(poll.statuses)
+        await registry.observer.judge(poll.statuses)
         for kernel in kernels:
             await self._finish(kernel)
         await self._remove_strays(list(poll.strays))
+        running = {handle.launcher_id for handle in (*handles, *poll.strays)}
+        for launcher_id in registry.launchers.unused(self._backend, KEEP_UNUSED):
+            if launcher_id not in running:
+                await registry.launchers.forget(launcher_id)
 
     async def _finish(self, kernel: Kernel) -> None:
         registry = self._registry

@@ -17,19 +17,17 @@ from typing import Any
 
 from eg_core.errors import BackendUnavailable, GatewayError, InvalidRequest, KernelGone, KernelStarting
 from eg_core.hooks import Hooks
-from eg_core.kernels.kernel import Kernel, process_of
+from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.launch import Launch
 from eg_core.kernels.launchers import Launchers
 from eg_core.kernels.links import LauncherLink
+from eg_core.kernels.observer import Observer
 from eg_core.kernels.states import Event, KernelState, transition
 from eg_core.launchers.client import LauncherClient, LauncherError
 from eg_core.store.records import KernelRecord
 from eg_core.store.store import DuplicateKernel, Store
-from eg_core.types import KernelHandle, KernelStart, KernelStatus, Liveness
+from eg_core.types import KernelHandle, KernelStart
 from eg_launcher import wire
-
-DEATH_GRACE = 5.0
-"""Seconds a launcher has to say why and close its clients' sockets, before the gateway does."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,7 @@ class KernelRegistry:
         self.settings = settings
         self.log = log
         self.launchers = launchers
+        self.observer = Observer(self)
         self._kernels: dict[str, Kernel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -79,6 +78,10 @@ class KernelRegistry:
 
     def kernels(self) -> list[Kernel]:
         return [kernel for kernel in self._kernels.values() if kernel.state is not KernelState.ENDING]
+
+    def find(self, kernel_id: str) -> Kernel | None:
+        """Whatever there is under this id, also when its end is recorded."""
+        return self._kernels.get(kernel_id)
 
     def all_kernels(self) -> list[Kernel]:
         return list(self._kernels.values())
@@ -194,47 +197,21 @@ class KernelRegistry:
             if record is not None:
                 kernel.changed(record)
 
-    async def describe(self, kernel: Kernel, description: Mapping[str, Any]) -> None:
-        """Take a launcher's word about a kernel, and move its state accordingly."""
-        incarnation = int(description.get("incarnation") or 1)
-        if incarnation < kernel.incarnation:
-            return
-        kernel.describe(description)
-        state = description.get("state")
-        if state == "ready" and kernel.state in (KernelState.STARTING, KernelState.RESTARTING):
-            await self.advance(
-                kernel, Event.ANSWERED, process=process_of(description), reason=None, message=None, exit=None
-            )
-        elif state == "dead" and kernel.state is not KernelState.DEAD:
-            await self._died(kernel, description)
-
     async def remove_remote(self, kernel: Kernel, *, grace: float, reason: str) -> bool:
         """End what exists at the remote; True when nothing of it is left there."""
         await self._ask_to_end(kernel, grace)
-        return await self._kill(kernel, grace, reason)
+        return await self.kill(kernel, grace, reason)
 
     async def remove(self, kernel: Kernel, grace: float, reason: str) -> None:
         """The second half of an end: wait for the launcher to be done, remove the rest, drop the record."""
         if kernel.record.handle is not None and kernel.link is not None and kernel.link.connected.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(kernel.gone.wait(), grace + 2.0)
-        if not await self._kill(kernel, grace, reason):
+        if not await self.kill(kernel, grace, reason):
             return  # the remote is away: the reconciler tries again
         await self.store.remove_kernel(kernel.id)
         self._kernels.pop(kernel.id, None)
         await self.tell(kernel, "ended")
-
-    async def lost(self, kernel: Kernel, status: KernelStatus) -> None:
-        """The backend says that a kernel's launcher has ended."""
-        why = status.detail or "Its launcher has ended"
-        message = f"The kernel was lost: {why.rstrip('.')}. Restart it to go on; its variables are gone."
-        exit_info = {"reason": "lost", "code": status.exit_code, "signal": None, "stderr": [], "message": message}
-        kernel.link = None
-        if await self.advance(
-            kernel, Event.DIED, reason=status.reason or "lost", message=message, exit=exit_info, process=None
-        ):
-            await self.tell(kernel, "died")
-            kernel.close_sockets(wire.CLOSE_LAUNCHER_LOST, message)
 
     async def tell(self, kernel: Kernel, name: str) -> None:
         event = kernel.event(name)
@@ -247,65 +224,12 @@ class KernelRegistry:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # -- LinkOwner: what launchers say ---------------------------------------------------------------------------
-
-    async def observed(self, link: LauncherLink, message: dict[str, Any]) -> None:
-        kind = message.get("type")
-        if kind == "status":
-            await self._snapshot(link, message.get("kernels") or {})
-        elif kind == "kernel":
-            description = message["kernel"]
-            kernel = self._kernels.get(str(description.get("id")))
-            if kernel is not None and kernel.link is link:
-                await self.describe(kernel, description)
-        elif kind == "gone":
-            kernel = self._kernels.get(str(message.get("id")))
-            if kernel is not None and kernel.link is link:
-                kernel.gone.set()
-
-    async def link_lost(self, link: LauncherLink) -> None:
-        """Ask the backend for its verdict at once; without any kernel left the launcher has simply ended."""
-        mine = [kernel for kernel in self._kernels.values() if kernel.link is link]
-        handles = [kernel.record.handle for kernel in mine if kernel.record.handle is not None]
-        if handles:
-            poll = await self.hooks.poll_kernels(handles[0].backend, handles)
-            await self.judge(poll.statuses)
-        if not any(kernel.link is link for kernel in self._kernels.values()):
-            await self.launchers.forget(link.launcher_id)
-
-    async def judge(self, statuses: Mapping[str, KernelStatus]) -> None:
-        """Act on a backend's statuses: only EXITED says anything."""
-        for kernel_id, status in statuses.items():
-            kernel = self._kernels.get(kernel_id)
-            if kernel is None or status.state.value != "exited":
-                continue
-            kernel.verdict = status.detail
-            kernel.gone.set()
-            if kernel.state not in (KernelState.LAUNCHING, KernelState.ENDING):
-                await self.lost(kernel, status)
-
-    async def _snapshot(self, link: LauncherLink, descriptions: Mapping[str, Any]) -> None:
-        for kernel_id, description in descriptions.items():
-            kernel = self._kernels.get(kernel_id)
-            if kernel is None:
-                self.log.warning("launcher %s holds kernel %s, which nobody owns: removed", link.launcher_id, kernel_id)
-                with contextlib.suppress(GatewayError):
-                    await link.client.shutdown(kernel_id, 0.0)
-            elif kernel.link is link:
-                await self.describe(kernel, description)
-        for kernel in tuple(self._kernels.values()):
-            if kernel.link is link and kernel.id not in descriptions and kernel.accepted_at < link.dialled_at:
-                kernel.gone.set()
-                if kernel.state in (KernelState.STARTING, KernelState.READY, KernelState.RESTARTING):
-                    await self.lost(kernel, _FORGOTTEN)
-
     # -- beginning and end of the gateway ------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Read the store: adopt what runs, finish what was being ended, remove what was being launched."""
-        records = await self.store.kernels()
-        await self.launchers.open({record.handle.launcher_id for record in records if record.handle is not None})
-        self._kernels = {record.kernel_id: Kernel(record) for record in records}
+        await self.launchers.open()
+        self._kernels = {record.kernel_id: Kernel(record) for record in await self.store.kernels()}
         for kernel in self.all_kernels():
             self.spawn(self._resume(kernel))
 
@@ -333,7 +257,7 @@ class KernelRegistry:
         handle = kernel.record.handle
         if handle is not None and kernel.state is not KernelState.DEAD:
             with contextlib.suppress(GatewayError):
-                kernel.link = await self.launchers.link(handle, self)
+                kernel.link = await self.launchers.link(handle, self.observer)
         if kernel.state is KernelState.ENDING:
             await self._ask_to_end(kernel, self.settings.grace)
             await self.remove(kernel, self.settings.grace, "shutdown")
@@ -352,8 +276,7 @@ class KernelRegistry:
 
     def _launch(self, kernel: Kernel, timeout: float | None) -> None:
         launch = Launch(self, kernel, timeout=timeout or self.settings.launch_timeout)
-        kernel.gone.clear()
-        kernel.verdict = None
+        kernel.begin()
         kernel.launch = self.spawn(launch.run())
 
     def _living(self, kernel_id: str, what: str) -> Kernel:
@@ -382,32 +305,14 @@ class KernelRegistry:
             kernel.incarnation = before
             if isinstance(error, LauncherError) and error.status == 404:
                 return False
-            await self.link_lost(link)
+            await self.observer.link_lost(link)
             if kernel.link is None:
                 return False
-            await self.describe(kernel, kernel.description)
+            await self.observer.describe(kernel, kernel.description)
             raise
         await self.tell(kernel, "restarting")
-        await self.describe(kernel, description)
+        await self.observer.describe(kernel, description)
         return True
-
-    async def _died(self, kernel: Kernel, description: Mapping[str, Any]) -> None:
-        exit_info = description.get("exit") or {}
-        message = exit_info.get("message") or "The kernel has ended."
-        reason = str(exit_info.get("reason") or "exited")
-        if await self.advance(
-            kernel, Event.DIED, reason=reason, message=message, exit=dict(exit_info) or None, process=None
-        ):
-            await self.tell(kernel, "died")
-            self.spawn(self._close_late(kernel, message))
-
-    async def _close_late(self, kernel: Kernel, message: str) -> None:
-        """The launcher tells its clients why and closes their sockets; here only what it could not."""
-        sockets = tuple(kernel.sockets)
-        await asyncio.sleep(DEATH_GRACE)
-        for client in sockets:
-            if client in kernel.sockets and kernel.state is KernelState.DEAD:
-                client.close(wire.CLOSE_KERNEL_DIED, message)
 
     async def _ask_to_end(self, kernel: Kernel, grace: float) -> None:
         """Have the launcher end the kernel; not being able to is no error, for the backend comes next."""
@@ -424,7 +329,8 @@ class KernelRegistry:
         except GatewayError as error:
             self.log.info("kernel %s: its launcher cannot be asked to end it: %s", kernel.id, error)
 
-    async def _kill(self, kernel: Kernel, grace: float, reason: str) -> bool:
+    async def kill(self, kernel: Kernel, grace: float, reason: str) -> bool:
+        """Have the backend remove what is left; False when it must be tried again."""
         handle = kernel.record.handle
         if handle is None:
             return True
@@ -445,6 +351,3 @@ class KernelRegistry:
             raise
         except Exception:
             self.log.exception("a task of the kernel registry failed")
-
-
-_FORGOTTEN = KernelStatus(Liveness.EXITED, detail="its launcher no longer knows it")

@@ -64,6 +64,10 @@ class Store:
         if engine is not None:
             await asyncio.to_thread(engine.dispose)
 
+    async def ping(self) -> None:
+        """Raises StoreUnavailable if the database does not answer."""
+        await self._run(lambda: self._read(select(1)))
+
     # -- kernels --------------------------------------------------------------------------------------------
 
     async def add_kernel(self, record: KernelRecord) -> None:

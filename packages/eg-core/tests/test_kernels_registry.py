@@ -1,0 +1,273 @@
+"""The registry over the real store, the real local backend and real launchers; no HTTP."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from eg_core.errors import InvalidRequest, KernelGone, KernelStarting
+from eg_core.hooks import Hooks
+from eg_core.kernels.launchers import Launchers
+from eg_core.kernels.reconciler import Reconciler
+from eg_core.kernels.registry import KernelRegistry, NewKernel, Settings
+from eg_core.kernels.states import KernelState
+from eg_core.launchers.credentials import CertificateAuthority
+from eg_core.plugins import PluginManager
+from eg_core.store.store import DuplicateKernel, Store
+from eg_core.types import GatewayInfo, KernelStart
+from traitlets.config import Config, LoggingConfigurable
+
+KEY = b"k" * 32
+IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+
+
+def new(argv=None, *, kernel_id=None, owner="alice", timeout=None, env=None, backend="local"):
+    return NewKernel(
+        kernel_id=kernel_id or str(uuid.uuid4()),
+        kernelspec="python3",
+        backend=backend,
+        owner=owner,
+        start=KernelStart(argv or IPYKERNEL, env or {}, None, "signal"),
+        options={},
+        launch_timeout=timeout,
+    )
+
+
+@contextlib.asynccontextmanager
+async def gateway(folder: Path, runtime: Path, *, end: bool = True, **settings):
+    """Everything but the web, over a store in ``folder``."""
+    log = logging.getLogger("test-registry")
+    parent = LoggingConfigurable(config=Config({"LocalBackend": {"runtime_dir": str(runtime)}}))
+    hooks = Hooks(PluginManager(backends={}, parent=parent, log=log), log)
+    store = Store(f"sqlite:///{folder / 'eg.db'}", KEY)
+    gateway_id = await store.open()
+    await hooks.startup(GatewayInfo(gateway_id=gateway_id, version="0", data_dir=folder))
+    authority = CertificateAuthority.from_pem(await store.secret("ca", CertificateAuthority.create))
+    launchers = Launchers(store=store, hooks=hooks, authority=authority, lease=20.0, log=log)
+    registry = KernelRegistry(
+        store=store, hooks=hooks, launchers=launchers, settings=Settings(grace=1.0, **settings), log=log
+    )
+    await registry.open()
+    try:
+        yield registry
+    finally:
+        if end:
+            await registry.end_all(15.0)
+        await registry.close()
+        await hooks.shutdown()
+        await store.close()
+
+
+@pytest.fixture
+def runtime(short_tmp):
+    return short_tmp
+
+
+@pytest.fixture
+def short_tmp():
+    import shutil
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="eg-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def registry(tmp_path, runtime):
+    async with gateway(tmp_path, runtime) as registry:
+        yield registry
+
+
+async def ready(registry, request):
+    kernel, _ = await registry.start(request)
+    await asyncio.wait_for(kernel.settled(), 30)
+    assert kernel.state is KernelState.READY, kernel.record
+    return kernel
+
+
+async def until(condition, what, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+def exists(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+async def test_a_kernel_starts_answers_and_ends_without_a_trace(registry):
+    kernel = await ready(registry, new())
+    pid = kernel.process.pid
+    model = kernel.model()
+    assert model["execution_state"] == "idle"
+    assert model["last_activity"].endswith("Z")
+    assert "." in model["last_activity"]
+    await registry.end(kernel.id)
+    with pytest.raises(KernelGone):
+        registry.kernel(kernel.id)
+    await until(lambda: registry.find(kernel.id) is None, "the record is gone")
+    assert not exists(pid)
+    assert await registry.store.kernels() == []
+
+
+async def test_the_same_id_is_the_same_kernel_for_its_owner_only(registry):
+    kernel_id = str(uuid.uuid4())
+    first, made = await registry.start(new(kernel_id=kernel_id))
+    second, made_again = await registry.start(new(kernel_id=kernel_id))
+    assert (made, made_again) == (True, False)
+    assert first is second
+    with pytest.raises(DuplicateKernel):
+        await registry.start(new(kernel_id=kernel_id, owner="mallory"))
+
+
+async def test_an_unknown_backend_is_refused_before_anything_exists(registry):
+    with pytest.raises(InvalidRequest, match="'gpu' wants backend|wants backend 'gpu'"):
+        await registry.start(new(backend="gpu"))
+    assert await registry.store.kernels() == []
+
+
+async def test_a_killed_kernel_says_why_and_restarts_in_place(registry):
+    kernel = await ready(registry, new())
+    launcher = kernel.record.handle.launcher_id
+    os.kill(kernel.process.pid, signal.SIGKILL)
+    await until(lambda: kernel.state is KernelState.DEAD, "the death is noticed")
+    assert "SIGKILL" in kernel.model()["reason"]
+    with pytest.raises(KernelStarting, match="dead"):
+        await registry.interrupt(kernel.id)
+    await registry.restart(kernel.id)
+    await asyncio.wait_for(kernel.settled(), 30)
+    assert kernel.state is KernelState.READY
+    assert kernel.record.handle.launcher_id == launcher
+    assert "reason" not in kernel.model()
+
+
+async def test_restarts_in_a_row(registry):
+    kernel = await ready(registry, new())
+    for _ in range(3):
+        before = kernel.process.pid
+        await registry.restart(kernel.id)
+        await asyncio.wait_for(kernel.settled(), 30)
+        assert kernel.state is KernelState.READY
+        assert kernel.process.pid != before
+        assert not exists(before)
+
+
+async def test_a_lost_launcher_is_told_and_the_kernel_restarts_with_a_new_one(registry):
+    kernel = await ready(registry, new())
+    launcher, pid = kernel.record.handle, kernel.process.pid
+    os.kill(launcher.state["pid"], signal.SIGKILL)
+    await until(lambda: kernel.state is KernelState.DEAD, "the loss is noticed")
+    assert "launcher" in kernel.model()["reason"].lower()
+    await until(lambda: not exists(pid), "the kernel does not outlive its launcher")
+    await registry.restart(kernel.id)
+    await asyncio.wait_for(kernel.settled(), 30)
+    assert kernel.state is KernelState.READY
+    assert kernel.record.handle.launcher_id != launcher.launcher_id
+
+
+async def test_a_kernel_that_exits_at_once_says_its_last_words(registry):
+    kernel, _ = await registry.start(new([sys.executable, "-c", "import sys; sys.exit('no licence')"]))
+    await asyncio.wait_for(kernel.settled(), 30)
+    assert kernel.state is KernelState.DEAD
+    assert "no licence" in kernel.failure
+    log = await registry.log_of(kernel.id, 0)
+    assert "no licence" in log["text"]
+
+
+async def test_an_argv_that_does_not_exist_names_the_file(registry):
+    kernel, _ = await registry.start(new(["/no/such/kernel", "{connection_file}"]))
+    await asyncio.wait_for(kernel.settled(), 30)
+    assert kernel.state is KernelState.DEAD
+    assert "/no/such/kernel" in kernel.failure
+
+
+async def test_a_kernel_that_never_answers_is_ended_at_the_deadline(registry):
+    mark = f"EG_TEST_{uuid.uuid4().hex}"
+    kernel, _ = await registry.start(new([sys.executable, "-c", "import time; time.sleep(600)", mark], timeout=1.5))
+    await asyncio.wait_for(kernel.settled(), 30)
+    assert kernel.state is KernelState.DEAD
+    assert kernel.record.reason in ("launch_timeout", "never_answered")
+    await until(lambda: not running_with(mark), "its process is gone")
+
+
+async def test_ending_a_launch_cancels_it(registry):
+    mark = f"EG_TEST_{uuid.uuid4().hex}"
+    kernel, _ = await registry.start(new([sys.executable, "-c", "import time; time.sleep(600)", mark]))
+    await until(lambda: running_with(mark), "its process runs")
+    with pytest.raises(KernelStarting):
+        await registry.restart(kernel.id)
+    await registry.end(kernel.id)
+    await until(lambda: registry.find(kernel.id) is None, "the record is gone")
+    assert not running_with(mark)
+
+
+async def test_another_gateway_process_adopts_what_runs(tmp_path, runtime):
+    async with gateway(tmp_path, runtime, end=False) as first:
+        kernel = await ready(first, new())
+    async with gateway(tmp_path, runtime) as second:
+        adopted = second.kernel(kernel.id)
+        await until(lambda: adopted.model()["execution_state"] == "idle", "the launcher has described it")
+        assert adopted.process == kernel.process
+        await second.interrupt(adopted.id)
+
+
+async def test_a_launch_that_the_gateway_did_not_survive_is_removed_at_the_next_start(tmp_path, runtime):
+    mark = f"EG_TEST_{uuid.uuid4().hex}"
+    async with gateway(tmp_path, runtime, end=False) as first:
+        kernel, _ = await first.start(new([sys.executable, "-c", "import time; time.sleep(600)", mark]))
+        await until(lambda: running_with(mark), "its process runs")
+    async with gateway(tmp_path, runtime) as second:
+        again = second.kernel(kernel.id)
+        await until(lambda: again.state is KernelState.DEAD, "the launch is given up")
+        assert "gateway ended" in again.failure
+        await until(lambda: not running_with(mark), "its process is gone")
+
+
+async def test_a_kernel_that_died_unwatched_is_dead_at_the_next_start(tmp_path, runtime):
+    async with gateway(tmp_path, runtime, end=False) as first:
+        kernel = await ready(first, new())
+    os.kill(kernel.record.handle.state["pid"], signal.SIGKILL)
+    async with gateway(tmp_path, runtime) as second:
+        again = second.kernel(kernel.id)
+        await until(lambda: again.state is KernelState.DEAD, "the loss is noticed")
+        await until(lambda: not exists(kernel.process.pid), "the process is gone")
+
+
+async def test_the_reconciler_forgets_the_dead_after_a_while(tmp_path, runtime):
+    async with gateway(tmp_path, runtime, dead_ttl=0.1) as registry:
+        kernel, _ = await registry.start(new(["/no/such/kernel"]))
+        await asyncio.wait_for(kernel.settled(), 30)
+        await until(lambda: time.time() - kernel.record.updated_at > 0.1, "its time is over")
+        await Reconciler(registry, "local").reconcile()
+        await until(lambda: registry.find(kernel.id) is None, "the record is gone")
+
+
+async def test_many_at_once_share_a_launcher_and_no_environment(registry):
+    kernels = await asyncio.gather(*(ready(registry, new(env={"KERNEL_N": str(n)})) for n in range(6)))
+    assert len({kernel.record.handle.launcher_id for kernel in kernels}) == 1
+    for n, kernel in enumerate(kernels):
+        environ = Path(f"/proc/{kernel.process.pid}/environ").read_bytes().split(b"\0")
+        assert [entry for entry in environ if entry.startswith(b"KERNEL_N=")] == [b"KERNEL_N=%d" % n]
+
+
+def running_with(mark):
+    """Pids of living processes that have ``mark`` on their command line."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark.encode() in (folder / "cmdline").read_bytes().split(b"\0") and exists(folder.name):
+                    found.append(int(folder.name))
+    return found
