@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from eg_core import aio
 from eg_core.config import Plugin
@@ -34,7 +34,7 @@ OBSERVER_TIMEOUT = 10.0
 SHUTDOWN_TIMEOUT = 10.0
 POLL_TIMEOUT = 60.0
 
-Log = logging.Logger | logging.LoggerAdapter[Any]
+Log: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"  # quoted: Python 3.10 cannot subscript it
 
 
 class Hooks:
