@@ -239,7 +239,7 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
     Raises ListenError, HttpError or SpawnError when it cannot begin.
     """
     stop = Stop()
-    os.umask(0o077)
+    umask = os.umask(0o077)
     nofile = linux.raise_nofile_limit()
     linux.become_subreaper()  # should the spawner die, what it has started comes to us, and dies too
     context = make_context()
@@ -248,7 +248,7 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
     try:
         sock, tls = _listen(settings)
         try:
-            spawner = await Spawner.open(nofile=nofile) if settings.attach is None else None
+            spawner = await Spawner.open(nofile=nofile, umask=umask) if settings.attach is None else None
             linux.make_undumpable()
             launcher = Launcher(
                 launcher_id=settings.launcher_id,
