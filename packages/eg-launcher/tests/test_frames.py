@@ -99,6 +99,12 @@ def test_missing_parts_of_a_clients_message_are_empty_objects():
     assert message.parts[1:] == [b"{}"] * 3
 
 
+def test_a_message_without_channel_is_for_the_shell():
+    """What jupyter_server's kernel client (nbclient's) sends."""
+    message = decode(Opcode.TEXT, b'{"header":{"msg_id":"a","msg_type":"b"}}', None)
+    assert message.channel == "shell"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -106,7 +112,7 @@ def test_missing_parts_of_a_clients_message_are_empty_objects():
         (b"\xff\xfe", "not JSON"),
         (b"[1]", "not a JSON object"),
         (b"{}", "no header"),
-        (b'{"header":{"msg_id":"a","msg_type":"b"}}', "no channel"),
+        (b'{"header":{"msg_id":"a","msg_type":"b"},"channel":1}', "no channel"),
         (b'{"header":{"msg_id":"a"},"channel":"shell"}', "no msg_type"),
         (b'{"header":{"msg_id":1,"msg_type":"b"},"channel":"shell"}', "no msg_id"),
         (b'{"header":{"msg_id":"a","msg_type":"b"},"channel":"shell","content":[]}', "content is not an object"),

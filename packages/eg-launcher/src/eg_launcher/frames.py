@@ -139,6 +139,8 @@ def _gather(pieces: Sequence[bytes]) -> list[bytes]:
 def _from_json(text: bytes, buffers: list[bytes]) -> ClientMessage:
     message = _load_object(text, "message")
     channel = message.get("channel")
+    if channel is None:  # jupyter_server's kernel client (nbclient's) names none, and means shell
+        channel = "shell"
     header = message.get("header")
     if not isinstance(header, dict):
         raise ValueError("the message has no header object")
