@@ -300,11 +300,14 @@ def _listen(settings: Settings) -> tuple[socket.socket, Any]:
 
 async def _first_kernel(launcher: Launcher, settings: Settings) -> None:
     kernel_id = settings.kernel_id or ""
-    if settings.attach is not None:
-        kernel = launcher.attach(kernel_id, settings.attach, str(settings.attach.get("kernel_name") or "kernel"))
-        await kernel.start()
-    elif settings.start is not None:
-        await launcher.start(kernel_id, settings.start)
+    try:
+        if settings.attach is not None:
+            kernel = launcher.attach(kernel_id, settings.attach, str(settings.attach.get("kernel_name") or "kernel"))
+            await kernel.start()
+        elif settings.start is not None:
+            await launcher.start(kernel_id, settings.start)
+    except ValueError as error:
+        raise HttpError(400, "bad_request", str(error)) from None
 
 
 class Stop:

@@ -1,7 +1,7 @@
 """``/events``: what changed, pushed to whoever watches; a gateway's one connection per launcher.
 
 A subscriber is a set of what it has not been told yet, never a queue: a slow one gets the newest of each kernel when
-it can take it. What changes goes out in the next turn of the loop, however often it changed in this one.
+it can take it. A change of state goes out in the next turn of the loop, mere activity within a second.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class EventFeed:
         self.loop = asyncio.get_running_loop()
         self.subscribers: set[Subscriber] = set()
         self._kernels = kernels
+        self._essences: dict[str, object] = {}
         self._changed: set[str] = set()
+        self._active: set[str] = set()
         self._scheduled = False
 
     def subscribe(self, websocket: WebSocket) -> Subscriber:
@@ -41,7 +43,12 @@ class EventFeed:
         return subscriber
 
     def changed(self, kernel: Kernel) -> None:
-        """Something about this kernel is new; for mere activity the kernel calls once a second at most."""
+        """Something about this kernel is new, or it is active. Cheap: may be called for every message."""
+        essence = kernel.essence
+        if self._essences.get(kernel.id) == essence:
+            self._active.add(kernel.id)
+            return
+        self._essences[kernel.id] = essence
         self._changed.add(kernel.id)
         if not self._scheduled:
             self._scheduled = True
@@ -50,14 +57,19 @@ class EventFeed:
     def gone(self, kernel_id: str, exit_: dict[str, Any] | None) -> None:
         """A kernel was shut down and forgotten."""
         self.untold = True
+        self._essences.pop(kernel_id, None)
         self._changed.discard(kernel_id)
+        self._active.discard(kernel_id)
         for subscriber in list(self.subscribers):
             subscriber.gone[kernel_id] = exit_
             subscriber.stale.discard(kernel_id)
             subscriber.pump()
 
     def tick(self) -> None:
-        """Once a second: pings, and who has fallen silent."""
+        """Once a second: activity, pings, and who has fallen silent."""
+        self._changed |= self._active
+        self._active.clear()
+        self._turn()
         now = self.loop.time()
         for subscriber in list(self.subscribers):
             subscriber.tick(now)

@@ -75,10 +75,9 @@ async def start(call: Call) -> Answer:
     if not _KERNEL_ID.match(call.kernel_id):
         raise HttpError(400, "bad_request", "A kernel's id is made of at most 64 letters, digits, '-', '_' and '.'.")
     try:
-        request = check_start(call.body)
+        kernel, created = await call.launcher.start(call.kernel_id, check_start(call.body))
     except ValueError as error:
         raise HttpError(400, "bad_request", str(error)) from None
-    kernel, created = await call.launcher.start(call.kernel_id, request)
     return Response.of_json(kernel.describe(), 202 if created else 200)
 
 
