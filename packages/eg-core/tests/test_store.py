@@ -429,6 +429,23 @@ async def test_a_useless_url_is_refused_without_repeating_its_password(url, word
     assert "hunter2" not in str(caught.value)
 
 
+async def test_a_cut_connection_is_made_anew(postgresql, key):
+    import psycopg
+
+    with own_database(postgresql) as database:
+        store = Store(database, key)
+        await store.open()
+        await store.add_kernel(record())
+        with psycopg.connect(database, autocommit=True) as connection:
+            others = "pid <> pg_backend_pid() AND datname = current_database()"
+            cut = connection.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"
+            ).fetchall()
+        assert cut
+        assert await store.kernels() == [record()]
+        await store.close()
+
+
 async def test_an_absent_server_is_told_in_words(key):
     pytest.importorskip("psycopg", reason="the PostgreSQL driver (psycopg) is not installed")
     with pytest.raises(StoreUnavailable) as caught:
