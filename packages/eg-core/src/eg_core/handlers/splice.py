@@ -1,6 +1,6 @@
 """Client and launcher, byte for byte: after the two handshakes the gateway copies and does not look.
 
-``take_socket`` gets the client's socket out of tornado. ``Splice`` copies both ways with back-pressure: what one leg does
+``take_socket`` gets the socket out of tornado. ``Splice`` copies both ways with back-pressure: what one leg does
 not take waits in its ``out``, and from 256 KiB on the other leg is not read, so a slow client holds half a MiB of the
 gateway whatever its kernel does. ``FrameBoundary`` follows the headers, and only the headers, of what goes to the
 client, so that the splice knows when it stands between two frames and may say a Close frame of its own.
