@@ -76,7 +76,9 @@ class Observer:
             elif kernel.link is link:
                 await self.describe(kernel, description)
         for kernel in self._registry.all_kernels():
-            if kernel.link is link and kernel.id not in descriptions and kernel.accepted_at < link.dialled_at:
+            if kernel.link is not link or kernel.id in descriptions or kernel.state is KernelState.LAUNCHING:
+                continue
+            if kernel.accepted_at < link.dialled_at:  # else the snapshot may be older than the kernel
                 kernel.gone.set()
                 if kernel.state in (KernelState.STARTING, KernelState.READY, KernelState.RESTARTING):
                     await self.lost(kernel, _FORGOTTEN)

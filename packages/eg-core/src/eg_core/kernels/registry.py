@@ -30,6 +30,10 @@ from eg_core.types import KernelHandle, KernelStart
 from eg_launcher import wire
 
 
+GONE_WITHIN = 5.0
+"""Seconds beyond its grace in which a launcher says that a kernel is gone."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Durations, in seconds."""
@@ -204,9 +208,12 @@ class KernelRegistry:
 
     async def remove(self, kernel: Kernel, grace: float, reason: str) -> None:
         """The second half of an end: wait for the launcher to be done, remove the rest, drop the record."""
-        if kernel.record.handle is not None and kernel.link is not None and kernel.link.connected.is_set():
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(kernel.gone.wait(), grace + 2.0)
+        if kernel.record.handle is not None and kernel.link is not None:
+            try:
+                await asyncio.wait_for(kernel.gone.wait(), grace + GONE_WITHIN)
+            except asyncio.TimeoutError:
+                self.log.warning("kernel %s: its launcher has not ended it yet", kernel.id)
+                return  # the reconciler tries again
         if not await self.kill(kernel, grace, reason):
             return  # the remote is away: the reconciler tries again
         await self.store.remove_kernel(kernel.id)
