@@ -22,7 +22,7 @@ from typing import Any, Optional
 import eg_launcher
 from eg_launcher import linux
 from eg_launcher.command import explain_failure
-from eg_launcher.spawner_child import LENGTH, MAX_REQUEST, kill_all, pack
+from eg_launcher.spawner_child import LENGTH, MAX_REQUEST, PATIENCE, kill_all, pack
 
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from eg_launcher.spawner_child import main; main(sys.argv[2])"
 _OPEN_TIMEOUT = 20.0
@@ -252,7 +252,6 @@ class Spawner:
         self._loop.remove_reader(self._connection)
         self._loop.remove_writer(self._connection)
         self._connection.close()
-        kill_orphans(self._living)
         for _, descriptor in self._outbox:
             if descriptor is not None:
                 os.close(descriptor)
@@ -262,13 +261,21 @@ class Spawner:
             _fail(future, error)
         self._waiting.clear()
         _fail(self._ready, error)
-        for pid in list(self._living):
+        leaders = set(self._living)
+        for pid in leaders:
             self._end(pid, ExitStatus(None, None))
-        self._farewell = self._loop.create_task(self._bury())
+        self._farewell = self._loop.create_task(self._bury(leaders))
 
-    async def _bury(self) -> None:
+    async def _bury(self, leaders: set[int]) -> None:
+        """Until the child is reaped: only then have its orphans come to us, if we are a subreaper."""
+        end = self._loop.time() + PATIENCE
+        kill_orphans(leaders)
         # Its socket has closed: it is on its way out. Nothing tells of that without a thread or SIGCHLD.
         while self._child.poll() is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+        empty_looks = 0
+        while empty_looks < 2 and self._loop.time() < end:
+            empty_looks = 0 if kill_orphans(leaders) else empty_looks + 1
             await asyncio.sleep(0.002)
         self.lost.set_result(None)
 
@@ -279,11 +286,14 @@ def _fail(future: asyncio.Future[Any], error: Exception) -> None:
         future.exception()  # told, also where nobody waits
 
 
-def kill_orphans(leaders: set[int]) -> None:
-    """The spawner has died: kill the sessions of these leaders, and, in a subreaper, all that has come to us."""
+def kill_orphans(leaders: set[int]) -> bool:
+    """The spawner has died: kill the sessions of these leaders, and, in a subreaper, all that has come to us.
+
+    Whether anything was left.
+    """
     sessions = [stat for stat in linux.all_processes().values() if leaders & {stat.pid, stat.sid}] if leaders else []
     below = list(linux.descendants(os.getpid()).values()) if linux.is_subreaper() else []
-    kill_all([*sessions, *below])
+    return kill_all([*sessions, *below])
 
 
 def _start_child(connection: socket.socket, nofile: Optional[int], umask: Optional[int]) -> subprocess.Popen[bytes]:

@@ -19,7 +19,6 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
 from typing import Any, NoReturn, Optional
 
 from eg_launcher import linux
@@ -102,11 +101,12 @@ class SpawnerProcess:
             request, descriptors = receive(self._connection)
         except (EOFError, OSError):
             return False
-        calls: dict[str, Callable[..., None]] = {"signal": self._signal, "kill": self._kill}
         if request["op"] == "spawn":
             self._spawn(request, descriptors[0])
+        elif request["op"] == "signal":
+            self._signal(request)
         else:
-            calls[request["op"]](request)
+            self._kill(request)
         return True
 
     def _spawn(self, request: dict[str, Any], output: int) -> None:
@@ -260,8 +260,7 @@ class SpawnerProcess:
             name, value = mark.split("=")
             os.execvpe(request["argv"][0], request["argv"], {**request["env"], name: value})  # noqa: S606
         except BaseException as error:  # noqa: BLE001 — whatever it is, the launcher is told and this process ends
-            number = getattr(error, "errno", None)
-            os.write(report, json.dumps([stage, number, str(error)[:1000]]).encode()[:4096])
+            os.write(report, json.dumps([stage, getattr(error, "errno", None), str(error)[:300]]).encode())
         finally:
             os._exit(127)
 
