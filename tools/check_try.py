@@ -27,7 +27,7 @@ ANSWER_TIMEOUT = 120.0
 
 
 def notebook(*sources: str) -> str:
-    common = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
+    common: dict[str, Any] = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
     cells = [{**common, "id": f"cell-{number}", "source": source} for number, source in enumerate(sources)]
     return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 

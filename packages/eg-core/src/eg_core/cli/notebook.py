@@ -140,9 +140,10 @@ class NotebookRun:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt, task)
 
-    def _interrupt(self, task: asyncio.Task[Any]) -> None:
+    def _interrupt(self, task: asyncio.Task[Any] | None) -> None:
         self._interrupted = True
-        task.cancel()
+        if task is not None:
+            task.cancel()
 
     def _on_execute(self, cell: Any, cell_index: int) -> None:
         self._started = time.monotonic()
