@@ -1,4 +1,5 @@
 import pytest
+
 from eg_core.handlers.kernels import LAUNCH_WAIT, launch_wait
 
 

@@ -1,9 +1,10 @@
 import pytest
+
 from eg_core.errors import InvalidRequest
 from eg_core.kernels.env import MAX_VALUE, check_client_env, kernel_env
 
 
-def compose(client=None, kernelspec=None, gateway=None, inherited=(), allowed=(), own=None):
+def compose(client=None, kernelspec=None, *, gateway=None, inherited=(), allowed=(), own=None):
     return kernel_env(
         client=client or {},
         kernelspec=kernelspec or {},

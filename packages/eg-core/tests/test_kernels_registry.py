@@ -1,8 +1,6 @@
 """The registry over the real store, the real local backend and real launchers; no HTTP."""
 
 import asyncio
-import contextlib
-import logging
 import os
 import signal
 import sys
@@ -11,19 +9,15 @@ import uuid
 from pathlib import Path
 
 import pytest
-from eg_core.errors import InvalidRequest, KernelGone, KernelStarting
-from eg_core.hooks import Hooks
-from eg_core.kernels.launchers import Launchers
-from eg_core.kernels.reconciler import Reconciler
-from eg_core.kernels.registry import KernelRegistry, NewKernel, Settings
-from eg_core.kernels.states import KernelState
-from eg_core.launchers.credentials import CertificateAuthority
-from eg_core.plugins import PluginManager
-from eg_core.store.store import DuplicateKernel, Store
-from eg_core.types import GatewayInfo, KernelStart
-from traitlets.config import Config, LoggingConfigurable
 
-KEY = b"k" * 32
+from eg_core.errors import InvalidRequest, KernelGone, KernelStarting
+from eg_core.kernels.reconciler import Reconciler
+from eg_core.kernels.registry import NewKernel
+from eg_core.kernels.states import KernelState
+from eg_core.store.store import DuplicateKernel
+from eg_core.types import KernelStart
+from gateway_support import exists, gateway, running_with, until
+
 IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 
 
@@ -39,44 +33,9 @@ def new(argv=None, *, kernel_id=None, owner="alice", timeout=None, env=None, bac
     )
 
 
-@contextlib.asynccontextmanager
-async def gateway(folder: Path, runtime: Path, *, end: bool = True, **settings):
-    """Everything but the web, over a store in ``folder``."""
-    log = logging.getLogger("test-registry")
-    parent = LoggingConfigurable(config=Config({"LocalBackend": {"runtime_dir": str(runtime)}}))
-    hooks = Hooks(PluginManager(backends={}, parent=parent, log=log), log)
-    store = Store(f"sqlite:///{folder / 'eg.db'}", KEY)
-    gateway_id = await store.open()
-    await hooks.startup(GatewayInfo(gateway_id=gateway_id, version="0", data_dir=folder))
-    authority = CertificateAuthority.from_pem(await store.secret("ca", CertificateAuthority.create))
-    launchers = Launchers(store=store, hooks=hooks, authority=authority, lease=20.0, log=log)
-    registry = KernelRegistry(
-        store=store, hooks=hooks, launchers=launchers, settings=Settings(grace=1.0, **settings), log=log
-    )
-    await registry.open()
-    try:
-        yield registry
-    finally:
-        if end:
-            await registry.end_all(15.0)
-        await registry.close()
-        await hooks.shutdown()
-        await store.close()
-
-
 @pytest.fixture
 def runtime(short_tmp):
     return short_tmp
-
-
-@pytest.fixture
-def short_tmp():
-    import shutil
-    import tempfile
-
-    folder = Path(tempfile.mkdtemp(prefix="eg-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -90,21 +49,6 @@ async def ready(registry, request):
     await asyncio.wait_for(kernel.settled(), 30)
     assert kernel.state is KernelState.READY, kernel.record
     return kernel
-
-
-async def until(condition, what, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.02)
-
-
-def exists(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 async def test_a_kernel_starts_answers_and_ends_without_a_trace(registry):
@@ -133,7 +77,7 @@ async def test_the_same_id_is_the_same_kernel_for_its_owner_only(registry):
 
 
 async def test_an_unknown_backend_is_refused_before_anything_exists(registry):
-    with pytest.raises(InvalidRequest, match="'gpu' wants backend|wants backend 'gpu'"):
+    with pytest.raises(InvalidRequest, match="wants backend 'gpu'"):
         await registry.start(new(backend="gpu"))
     assert await registry.store.kernels() == []
 
@@ -260,14 +204,3 @@ async def test_many_at_once_share_a_launcher_and_no_environment(registry):
     for n, kernel in enumerate(kernels):
         environ = Path(f"/proc/{kernel.process.pid}/environ").read_bytes().split(b"\0")
         assert [entry for entry in environ if entry.startswith(b"KERNEL_N=")] == [b"KERNEL_N=%d" % n]
-
-
-def running_with(mark):
-    """Pids of living processes that have ``mark`` on their command line."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                if mark.encode() in (folder / "cmdline").read_bytes().split(b"\0") and exists(folder.name):
-                    found.append(int(folder.name))
-    return found

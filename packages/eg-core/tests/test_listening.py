@@ -1,4 +1,5 @@
 import pytest
+
 from eg_core.errors import GatewayError
 from eg_core.listening import DataDirLock, bind, is_loopback
 
