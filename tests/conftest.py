@@ -1,0 +1,66 @@
+"""Options of the whole suite under tests/, and the account of what was left out.
+
+A test that needs a system which is not on this machine skips in words; ``--require NAME`` turns that into a failure,
+so that CI cannot lose a check unnoticed. What was left out is said once more at the end of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LEFT_OUT = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("eg", "real systems")
+    group.addoption(
+        "--require",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fail instead of skipping when this system is absent (chromium, node, memory-cgroup); repeatable",
+    )
+    group.addoption(
+        "--artifacts",
+        type=Path,
+        default=Path(".ci-artifacts"),
+        metavar="DIR",
+        help="where screenshots and the like are kept (default: %(default)s)",
+    )
+    group.addoption(
+        "--gateway-command",
+        default=None,
+        metavar="COMMAND",
+        help="the gateway under test, instead of this environment's `eg`",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = {}
+
+
+@pytest.fixture(scope="session")
+def needs(pytestconfig: pytest.Config) -> Callable[[str, object, str], None]:
+    """``needs("chromium", found, "how to get it")``: go on, skip in words, or fail, as the command line says."""
+
+    def check(name: str, found: object, how: str) -> None:
+        if found:
+            return
+        words = f"{name} is not here: {how}"
+        if name in pytestconfig.getoption("--require"):
+            pytest.fail(f"required with --require {name}, but {words}", pytrace=False)
+        pytestconfig.stash[LEFT_OUT][name] = how
+        pytest.skip(words)
+
+    return check
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash.get(LEFT_OUT, {})
+    if left_out:
+        terminalreporter.section("left out, for want of a system")
+        for name, how in sorted(left_out.items()):
+            terminalreporter.line(f"{name}: {how} (--require {name} makes this a failure)")
