@@ -23,6 +23,7 @@ from traitlets import List as ListTrait
 
 from eg_core import __version__
 from eg_core.errors import GatewayError
+from eg_core.handlers.leg import Switchboard
 from eg_core.handlers.routes import application
 from eg_core.hooks import Hooks
 from eg_core.kernels.launchers import Launchers
@@ -38,6 +39,8 @@ from eg_core.store.store import Store
 from eg_core.types import GatewayInfo
 
 END_TIMEOUT = 15.0
+CLOSE_TIMEOUT = 2.0
+"""Seconds in which clients take their Close frames when the gateway ends."""
 CONFIRM_WITHIN = 5.0
 
 
@@ -182,14 +185,18 @@ class EnterpriseGatewayApp(JupyterApp):
         with contextlib.ExitStack() as stack:
             data_dir = self._open_data_dir(port, stack)
             async with contextlib.AsyncExitStack() as layers:
+                board = Switchboard()
+                layers.callback(board.close)
+                layers.push_async_callback(board.drained, CLOSE_TIMEOUT)
                 registry, gateway_id = await self._build(data_dir, layers)
                 server = HTTPServer(
-                    self._application(registry, gateway_id),
+                    self._application(registry, gateway_id, board),
                     max_header_size=64 * 1024,
                     max_body_size=1024 * 1024,
                     body_timeout=30.0,
                 )
                 server.add_sockets(sockets)
+                layers.push_async_callback(server.close_all_connections)
                 layers.callback(server.stop)
                 url = f"http://{_in_url(self.ip)}:{port}{self.base_url}"
                 self.log.info("Jupyter Enterprise Gateway %s is available at %s", __version__, url)
@@ -229,7 +236,7 @@ class EnterpriseGatewayApp(JupyterApp):
             registry.spawn(Reconciler(registry, backend).run())
         return registry, gateway_id
 
-    def _application(self, registry: KernelRegistry, gateway_id: str) -> Any:
+    def _application(self, registry: KernelRegistry, gateway_id: str, board: Switchboard) -> Any:
         finder = KernelspecFinder(parent=self)
         composer = Composer(
             finder=finder,
@@ -245,6 +252,7 @@ class EnterpriseGatewayApp(JupyterApp):
             finder=finder,
             composer=composer,
             gateway_id=gateway_id,
+            switchboard=board,
             auth_token=self.auth_token,
             list_kernels=self.list_kernels,
             log=self.log,

@@ -8,7 +8,6 @@ whatever a crash leaves behind is in the store or carries this gateway's label.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Coroutine, Mapping
@@ -26,9 +25,8 @@ from eg_core.kernels.states import Event, KernelState, transition
 from eg_core.launchers.client import LauncherClient, LauncherError
 from eg_core.store.records import KernelRecord
 from eg_core.store.store import DuplicateKernel, Store
-from eg_core.types import KernelHandle, KernelStart
+from eg_core.types import KernelHandle, KernelStart, KernelStatus, Liveness
 from eg_launcher import wire
-
 
 GONE_WITHIN = 5.0
 """Seconds beyond its grace in which a launcher says that a kernel is gone."""
@@ -263,8 +261,10 @@ class KernelRegistry:
     async def _resume(self, kernel: Kernel) -> None:
         handle = kernel.record.handle
         if handle is not None and kernel.state is not KernelState.DEAD:
-            with contextlib.suppress(GatewayError):
+            try:
                 kernel.link = await self.launchers.link(handle, self.observer)
+            except GatewayError as error:
+                await self.observer.lost(kernel, KernelStatus(Liveness.EXITED, detail=error.message))
         if kernel.state is KernelState.ENDING:
             await self._ask_to_end(kernel, self.settings.grace)
             await self.remove(kernel, self.settings.grace, "shutdown")
