@@ -1,0 +1,156 @@
+"""Requests that wait for their end: who asked, whether the main shell is busy, and how to end them all in words.
+
+Pure book-keeping, no I/O. A request is over when its reply and its ``idle`` have both been seen (they come on
+different sockets, in any order). ``state`` is that of the *main* shell: what runs on a subshell or on control doesn't
+make a kernel busy or idle.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from eg_launcher.frames import ClientMessage
+from eg_launcher.signing import make_message
+
+MAX_PENDING = 10_000
+
+_CONTROL_TYPES = frozenset(
+    {
+        "interrupt_request",
+        "shutdown_request",
+        "debug_request",
+        "usage_request",
+        "create_subshell_request",
+        "delete_subshell_request",
+        "list_subshell_request",
+    }
+)
+
+
+@dataclass
+class Request:
+    """``target`` is the client that asked; ``header`` its raw header, the parent of all that answers it."""
+
+    msg_id: str
+    msg_type: str
+    channel: str
+    target: str
+    header: bytes
+    main: bool
+    replied: bool = False
+    idle: bool = False
+
+    @property
+    def over(self) -> bool:
+        return self.idle and (self.replied or not self.msg_type.endswith("_request"))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A message that ends a request, ready for the journal."""
+
+    channel: str
+    msg_type: str
+    parts: list[bytes]
+    target: str | None
+
+
+class Executions:
+    def __init__(self) -> None:
+        self.state = "idle"
+        self._pending: dict[str, Request] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def begin(self, message: ClientMessage, target: str) -> Request:
+        header = message.header
+        request = Request(
+            msg_id=header["msg_id"],
+            msg_type=header["msg_type"],
+            channel=message.channel,
+            target=target,
+            header=message.parts[0],
+            main=message.channel == "shell" and not header.get("subshell_id"),
+        )
+        if message.channel != "stdin":  # an input_reply is answered by nothing
+            self._pending.pop(request.msg_id, None)
+            self._pending[request.msg_id] = request
+            if len(self._pending) > MAX_PENDING:
+                del self._pending[next(iter(self._pending))]
+        return request
+
+    def answered(self, channel: str, msg_type: str, parent: Mapping[str, Any]) -> str | None:
+        """A message on shell, control or stdin: whom it is for. None: nobody known, so everybody."""
+        request = self._pending.get(_text(parent, "msg_id"))
+        if request is None:
+            return None
+        if channel == request.channel and msg_type.endswith("_reply"):
+            request.replied = True
+            self._drop_if_over(request)
+        return request.target
+
+    def status(self, parent: Mapping[str, Any], execution_state: str) -> bool:
+        """A kernel's status. True when the main shell's state changed by it."""
+        request = self._pending.get(_text(parent, "msg_id"))
+        main = request.main if request is not None else _on_main_shell(parent)
+        if request is not None and execution_state == "idle":
+            request.idle = True
+            self._drop_if_over(request)
+        if not main or execution_state not in ("busy", "idle") or execution_state == self.state:
+            return False
+        self.state = execution_state
+        return True
+
+    def end_all(self, session: str, name: str, message: str) -> list[Ending]:
+        """End every request that waits: ``name`` is the error's, ``message`` says why."""
+        endings = [ending for request in self._pending.values() for ending in end(request, session, name, message)]
+        self._pending.clear()
+        self.state = "idle"
+        return endings
+
+    def _drop_if_over(self, request: Request) -> None:
+        if request.over:
+            self._pending.pop(request.msg_id, None)
+
+
+def end(request: Request, session: str, name: str, message: str) -> list[Ending]:
+    """What is still missing of a request's end: error, reply and idle, under its own header."""
+    endings = []
+    error: dict[str, Any] = {"ename": name, "evalue": message, "traceback": [message]}
+
+    def say(channel: str, msg_type: str, content: dict[str, Any], target: str | None) -> None:
+        parts = make_message(msg_type, content, session=session, parent_header=request.header)
+        endings.append(Ending(channel, msg_type, parts, target))
+
+    if not request.replied and request.msg_type == "execute_request" and not request.idle:
+        say("iopub", "error", error, None)
+    if not request.replied and request.msg_type.endswith("_request"):
+        reply = {**error, "status": "error"}
+        if request.msg_type == "execute_request":
+            reply.update(execution_count=None, user_expressions={}, payload=[])
+        say(request.channel, request.msg_type[: -len("request")] + "reply", reply, request.target)
+    if not request.idle:
+        say("iopub", "status", {"execution_state": "idle"}, None)
+    return endings
+
+
+def parse_object(part: bytes) -> dict[str, Any]:
+    """A JSON object; empty when it is something else."""
+    try:
+        value = json.loads(part)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _on_main_shell(parent: Mapping[str, Any]) -> bool:
+    """Of a request we did not carry: another client's, on a kernel that is attached."""
+    return not parent.get("subshell_id") and parent.get("msg_type") not in _CONTROL_TYPES
+
+
+def _text(mapping: Mapping[str, Any], key: str) -> str:
+    value = mapping.get(key)
+    return value if isinstance(value, str) else ""

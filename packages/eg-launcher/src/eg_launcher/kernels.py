@@ -1,0 +1,480 @@
+"""One kernel: start, ready, interrupt, restart, shutdown, death; its journal, its clients and the requests that wait.
+
+A kernel outlives its incarnations: after a restart in place the process, its addresses and its session are new, the
+journal goes on and clients' sockets stay open. Whatever ends an incarnation, every request that waited for it gets
+its end in words. ``changed`` is called when there is something new to tell of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from signal import SIGINT
+from typing import TYPE_CHECKING, Any, Callable, Mapping
+
+import zmq
+
+from eg_launcher import connection_file, death
+from eg_launcher.command import (
+    StartRequest,
+    base_environment,
+    kernel_environment,
+    resolve_argv,
+    resolve_cwd,
+    speaks_ipc,
+)
+from eg_launcher.executions import Ending, Executions, parse_object
+from eg_launcher.frames import ClientMessage
+from eg_launcher.incarnation import Incarnation
+from eg_launcher.journal import Journal
+from eg_launcher.outbox import Outbox
+from eg_launcher.output import OutputRing
+from eg_launcher.relay import CLIENT_CHANNELS
+from eg_launcher.signing import make_message
+from eg_launcher.spawner import ExitStatus, Spawner, SpawnError
+from eg_launcher.usage import session_usage
+from eg_launcher.wire import CLOSE_KERNEL_ENDED
+
+if TYPE_CHECKING:
+    from eg_launcher.channels import Channel
+
+RESTART_GRACE = 2.0
+_PORT_RACE = "Address already in use"
+
+logger = logging.getLogger(__name__)
+
+
+class KernelError(Exception):
+    """A call that cannot be done now. ``reason`` is one word, ``status`` an HTTP status."""
+
+    def __init__(self, message: str, *, reason: str, status: int = 409) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.status = status
+
+
+class Kernel:
+    """Make one with ``spawned`` or ``attached``; then ``start``. ``state`` is the protocol's."""
+
+    def __init__(
+        self,
+        kernel_id: str,
+        *,
+        name: str,
+        context: zmq.Context[zmq.Socket[bytes]],
+        changed: Callable[[Kernel], None],
+        start: StartRequest | None = None,
+        spawner: Spawner | None = None,
+        folder: Path | None = None,
+        info: dict[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.id = kernel_id
+        self.name = name
+        self.state = "starting"
+        self.session: str | None = None
+        self.exit: dict[str, Any] | None = None
+        self.journal = Journal()
+        self.output = OutputRing()
+        self.channels: set[Channel] = set()
+        self._context = context
+        self._changed = changed
+        self._start = start
+        self._spawner = spawner
+        self._folder = folder
+        self._info = info
+        self._environ = environ if environ is not None else os.environ
+        self._identity = f"eg-{uuid.uuid4().hex}".encode("ascii")
+        self._fallback_session = uuid.uuid4().hex
+        self._executions = Executions()
+        self._outbox = Outbox()
+        self._life: Incarnation | None = None
+        self._burial: asyncio.Task[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._killing: asyncio.Future[None] | None = None
+        self._lock = asyncio.Lock()
+        self._number = 0
+        self._retried = False
+        self._gone = False
+        self._oom = death.oom_kill_count() if start is not None else None
+        self._active_at = time.monotonic()
+        self._active = False  # since the last wake-up
+
+    @classmethod
+    def spawned(
+        cls,
+        kernel_id: str,
+        start: StartRequest,
+        *,
+        spawner: Spawner,
+        context: zmq.Context[zmq.Socket[bytes]],
+        folder: Path,
+        changed: Callable[[Kernel], None],
+        environ: Mapping[str, str] | None = None,
+    ) -> Kernel:
+        """One that ``start`` will start; its files go to ``folder``, which is private and short."""
+        return cls(
+            kernel_id,
+            name=start.name,
+            context=context,
+            changed=changed,
+            start=start,
+            spawner=spawner,
+            folder=folder,
+            environ=environ,
+        )
+
+    @classmethod
+    def attached(
+        cls,
+        kernel_id: str,
+        connection_info: dict[str, Any],
+        *,
+        name: str,
+        context: zmq.Context[zmq.Socket[bytes]],
+        changed: Callable[[Kernel], None],
+    ) -> Kernel:
+        """One that runs already. ValueError when the connection info is not usable."""
+        info = connection_file.check_connection_info(connection_info)
+        return cls(kernel_id, name=name, context=context, changed=changed, info=info)
+
+    # -- the calls ------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when the process exists, or the sockets are open; SpawnError, ValueError say why not."""
+        async with self._lock:
+            await self._begin()
+        self._changed(self)
+
+    async def interrupt(self) -> None:
+        """Stop what it runs; harmless when it runs nothing."""
+        if self.state != "ready" or self._life is None:
+            raise KernelError(f"The kernel is {self.state}; it cannot be interrupted.", reason=self.state)
+        process, mode = self._life.process, self._start.interrupt_mode if self._start is not None else "message"
+        if process is None or mode == "message" or self._spawner is None:
+            self._life.send_own("control", "interrupt_request", {})
+        else:
+            await self._spawner.signal(process.pid, SIGINT, group=True)
+
+    async def restart(self) -> None:
+        """End the process and start a new one in its place. Returns when it exists; then ``changed`` tells of ready."""
+        if self._start is None:
+            raise KernelError("A kernel that was attached cannot be restarted.", reason="attached")
+        async with self._lock:
+            self._check_there()
+            self._set_state("restarting")
+            await self._end_life("restart", RESTART_GRACE)
+            self._end_requests("KernelRestarted", "The kernel was restarted before this had ended.")
+            self.exit = None
+            try:
+                await self._begin()
+            except BaseException as error:
+                self._die(_exit_without_process(str(error)))
+                raise
+        self._changed(self)
+
+    async def shutdown(self, grace: float) -> None:
+        """End it, in ``grace`` seconds at most if it can be; returns when nothing of it is left."""
+        async with self._lock:
+            self._gone = True
+            await self._end_life("shutdown", grace)
+            self._end_requests("KernelShutDown", "The kernel was shut down before this had ended.")
+            if self.exit is None:
+                self._die(_exit_without_process("The kernel was shut down.", reason="shutdown"))
+        self.close_channels(CLOSE_KERNEL_ENDED, "The kernel was shut down.")
+
+    def close(self) -> None:
+        """Let go of it without ending it (an attached kernel goes on)."""
+        self._cancel_expiry()
+        if self._life is not None:
+            self._life.close()
+
+    def close_channels(self, code: int, reason: str) -> None:
+        for channel in tuple(self.channels):
+            channel.close(code, reason)
+
+    def beat(self) -> None:
+        """From the app's one timer: pings, and the end of sockets that are silent."""
+        now = asyncio.get_running_loop().time()
+        for channel in tuple(self.channels):
+            channel.beat(now)
+
+    # -- what it is -----------------------------------------------------------------------------------------
+
+    @property
+    def execution_state(self) -> str:
+        return self._executions.state if self.state == "ready" else self.state
+
+    @property
+    def own_session(self) -> str:
+        """What messages made for it carry: its own session; before that is known, one that never changes."""
+        return self.session or self._fallback_session
+
+    @property
+    def essence(self) -> tuple[object, ...]:
+        """All that ``describe`` tells but activity and usage: another one means news."""
+        reason = self.exit["reason"] if self.exit is not None else None
+        pid = self._life.process.pid if self._life is not None and self._life.process is not None else None
+        return (self.state, self.execution_state, self._number, self.session, len(self.channels), reason, pid)
+
+    def describe(self) -> dict[str, Any]:
+        """The protocol's *kernel*."""
+        process = self._life.process if self._life is not None else None
+        usage = session_usage(process.pid) if process is not None and self.state != "dead" else None
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "execution_state": self.execution_state,
+            "incarnation": self._number,
+            "epoch": self.journal.epoch,
+            "session": self.session,
+            "interrupt_mode": self._start.interrupt_mode if self._start is not None else "message",
+            "process": process.as_dict() if process is not None else None,
+            "activity_age": round(time.monotonic() - self._active_at, 3),
+            "connections": len(self.channels),
+            "usage": usage,
+            "exit": self.exit,
+        }
+
+    def model(self) -> dict[str, Any]:
+        """Jupyter's kernel model, for clients without a gateway."""
+        active = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - self._active_at)
+        model = {
+            "id": self.id,
+            "name": self.name,
+            "last_activity": active.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "execution_state": self.execution_state,
+            "connections": len(self.channels),
+        }
+        if self.exit is not None:
+            model["reason"] = self.exit["message"]
+        return model
+
+    # -- clients --------------------------------------------------------------------------------------------
+
+    def on_attached(self, channel: Channel) -> None:
+        """First, the truth: a status, where there is one to tell."""
+        state = self._state_to_tell()
+        if state is not None:
+            channel.say("iopub", self._status(state))
+        self._changed(self)
+
+    def on_detached(self, channel: Channel) -> None:
+        if channel in self.channels:
+            self.channels.discard(channel)
+            self._changed(self)
+
+    def submit(self, channel: Channel, message: ClientMessage) -> None:
+        """A client's message: sent, held until it can be, or ended at once by a dead kernel."""
+        if message.channel not in CLIENT_CHANNELS:
+            text = (
+                f"[a message on channel {message.channel[:40]!r} was dropped: clients send on shell, control, stdin]\n"
+            )
+            channel.say_notice(text, message.parts[0])
+            return
+        self._active_at = time.monotonic()
+        self._executions.begin(message, channel.target)
+        if self.state == "dead" or self._gone:
+            why = self.exit["message"] if self.exit is not None else "The kernel is being shut down."
+            self._end_requests("KernelDied", why)
+            return
+        self._outbox.put(message.channel, message.parts, channel)
+        self._send_held(message.channel)
+
+    # -- its incarnations -----------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        if self._start is None:
+            assert self._info is not None
+            self._number = 1
+            self._life = Incarnation(
+                self._info, context=self._context, listener=self, identity=self._identity, output=self.output
+            )
+            self._life.connect()
+            return
+        self._number += 1
+        self._retried = False
+        await self._spawn()
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(self._start.ready_timeout, self._on_never_answered)
+
+    async def _spawn(self) -> None:
+        start, spawner, folder = self._start, self._spawner, self._folder
+        assert start is not None
+        assert spawner is not None
+        assert folder is not None
+        # A file per incarnation: what is left of the last one can still be removing its own.
+        file = folder / f"kernel-{self.id}-{uuid.uuid4().hex[:8]}.json"
+        argv = resolve_argv(start.argv, connection_file=str(file))
+        info = connection_file.make_connection_info(folder, name=self.name, ipc=speaks_ipc(argv))
+        environment = kernel_environment(base_environment(self._environ), start.env)
+        cwd = resolve_cwd(start.cwd, environment.get("HOME", ""))
+        life = Incarnation(
+            info, context=self._context, listener=self, identity=self._identity, output=self.output, file=file
+        )
+        self._burial = None
+        self._life = life
+        await life.spawn(spawner, argv, environment, cwd)
+
+    async def _end_life(self, why: str, grace: float) -> None:
+        """End the process, if there is one, and wait until it is buried."""
+        self._cancel_expiry()
+        life = None
+        while life is not self._life:  # its burial may have begun another
+            life = self._life
+            assert life is not None
+            life.asked = life.asked or why
+            await life.end(self._spawner, grace)
+            if self._burial is not None:
+                await asyncio.shield(self._burial)
+
+    def _on_never_answered(self) -> None:
+        life, self._expiry = self._life, None
+        if life is None or life.ready or life.process is None or self._spawner is None or life.exited.done():
+            return
+        life.asked = "never_answered"
+        self._killing = asyncio.ensure_future(self._spawner.kill_session(life.process.pid))
+
+    async def _bury(self, life: Incarnation, status: ExitStatus) -> None:
+        """A process has ended: take its last words, leave nothing of it, say why, end what waits."""
+        assert self._spawner is not None
+        assert self._start is not None
+        assert life.process is not None
+        await life.settle()
+        await self._spawner.kill_session(life.process.pid)
+        life.close()
+        if life.asked is None and not life.ready and not self._retried and _PORT_RACE in life.printed():
+            self._retried = True
+            logger.warning("kernel %s: another process took one of its ports; it is started again", self.id)
+            try:
+                await self._spawn()
+            except (SpawnError, ValueError, OSError) as error:
+                self._die(_exit_without_process(str(error)))
+            return
+        oom_before, self._oom = self._oom, death.oom_kill_count()
+        exit_ = death.describe_exit(
+            status,
+            stderr=life.last_lines(),
+            oom_before=oom_before,
+            oom_after=self._oom,
+            asked=life.asked in ("shutdown", "restart"),
+            never_answered=self._start.ready_timeout if life.asked == "never_answered" else None,
+        )
+        if life.asked != "restart":
+            self._die(exit_)
+
+    def _die(self, exit_: dict[str, Any]) -> None:
+        self._cancel_expiry()
+        self.exit = exit_
+        name = "KernelShutDown" if exit_["reason"] == "shutdown" else "KernelDied"
+        self.state = "dead"
+        self._end_requests(name, exit_["message"])
+        self._say(self._status("dead"))
+        self._changed(self)
+
+    # -- incarnation.Listener -------------------------------------------------------------------------------
+
+    def on_kernel_message(self, channel: str, header: dict[str, Any], parts: list[bytes]) -> None:
+        msg_type = header.get("msg_type", "")
+        target = None
+        if channel != "iopub":
+            target = self._executions.answered(channel, msg_type, parse_object(parts[1]))
+        elif msg_type == "status":
+            parent, state = parse_object(parts[1]), parse_object(parts[3]).get("execution_state")
+            if not parent and state == "starting":
+                return  # it comes at any time; `idle` is said when it is ready
+            self._executions.status(parent, str(state))
+        self._active = True
+        self.journal.add(channel, str(header.get("msg_id", "")), str(msg_type), parts, target)
+
+    def on_wakeup(self) -> None:
+        if self._active:
+            self._active = False
+            self._active_at = time.monotonic()
+            self._pump()
+            self._changed(self)
+
+    def on_writable(self, channel: str) -> None:
+        self._send_held(channel)
+
+    def on_session(self, session: str) -> None:
+        self.session = session
+
+    def on_ready(self, life: Incarnation) -> None:
+        if life is not self._life or life.asked is not None:
+            return
+        self._cancel_expiry()
+        self.state = "ready"
+        self._executions.state = "busy" if life.busy_elsewhere else "idle"
+        self._say(self._status(self._executions.state))
+        for channel in CLIENT_CHANNELS:
+            self._send_held(channel)
+        self._changed(self)
+
+    def on_main_shell_idle(self, life: Incarnation) -> None:
+        if self.state == "ready" and self._executions.state == "busy":
+            self._executions.state = "idle"
+            self._say(self._status("idle"))
+
+    def on_exit(self, life: Incarnation, status: ExitStatus) -> None:
+        if life is self._life:
+            self._burial = asyncio.ensure_future(self._bury(life, status))
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _check_there(self) -> None:
+        if self._gone:
+            raise KernelError("The kernel is being shut down.", reason="ending")
+
+    def _set_state(self, state: str) -> None:
+        self.state = state
+        self._changed(self)
+
+    def _cancel_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _send_held(self, channel: str) -> None:
+        if self.state == "ready" and self._life is not None:
+            self._outbox.flush(channel, self._life.send)
+
+    def _end_requests(self, name: str, message: str) -> None:
+        self._outbox.clear()
+        endings: list[Ending] = self._executions.end_all(self.own_session, name, message)
+        for ending in endings:
+            self._record(ending.channel, ending.msg_type, ending.parts, ending.target)
+        self._pump()
+
+    def _state_to_tell(self) -> str | None:
+        """What a client is told: `restarting` never (it would drop all it waits for), and nothing that is unknown."""
+        if self.state in ("ready", "dead"):
+            return self.execution_state
+        return "starting" if self.session is not None and self._number == 1 else None
+
+    def _status(self, state: str) -> list[bytes]:
+        return make_message("status", {"execution_state": state}, session=self.own_session)
+
+    def _say(self, parts: list[bytes]) -> None:
+        self._record("iopub", "status", parts, None)
+        self._pump()
+
+    def _record(self, channel: str, msg_type: str, parts: list[bytes], target: str | None) -> None:
+        self.journal.add(channel, str(parse_object(parts[0]).get("msg_id", "")), msg_type, parts, target)
+
+    def _pump(self) -> None:
+        cursor = self.journal.next
+        for channel in tuple(self.channels):
+            channel.pump()
+            cursor = min(cursor, channel.cursor)
+        self.journal.release_frames(cursor)
+
+
+def _exit_without_process(message: str, *, reason: str = "exited") -> dict[str, Any]:
+    return {"reason": reason, "code": None, "signal": None, "stderr": [], "message": message}
