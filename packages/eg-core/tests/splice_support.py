@@ -12,11 +12,16 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
 from eg_core.errors import KernelGone
-from eg_core.handlers.channels import ChannelsHandler
 from eg_core.handlers.base import GatewayHandler
+from eg_core.handlers.channels import ChannelsHandler
 from eg_core.kernels.states import PENDING, KernelState
 from eg_core.launchers.client import LauncherClient
 from eg_core.launchers.credentials import CertificateAuthority
@@ -30,12 +35,13 @@ from eg_launcher.websocket import (
     frame_header,
     parse_close,
 )
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
-from tornado.web import Application
 
 WAIT = 20.0
 KERNEL_ID = "6f1d2c3b-0000-4000-8000-0123456789ab"
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def until(condition: Callable[[], Any], what: str = "the condition", timeout: float = WAIT) -> Any:
@@ -135,6 +141,7 @@ class StubLauncher:
         self.channels: list[StubChannels] = []
         self.greeting = b""
         """Sent in one piece with the 101 of channels."""
+        self.echo = True
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -175,6 +182,7 @@ class StubLauncher:
         elif "sec-websocket-key" in headers:
             writer.write(handshake(headers) + self.greeting)
             channels = StubChannels(reader, writer, target, headers)
+            channels.echo = self.echo
             self.channels.append(channels)
             await channels.serve()
         else:
@@ -272,6 +280,7 @@ class Gateway:
             "log_function": self._log,
         }
         self.logged: list[tuple[int, str]] = []
+        self.clients: list[RawClient] = []
         application = Application(
             [(r"/api/kernels/(?P<kernel_id>[\w-]+)/channels", ChannelsHandler), (r"/hello", HelloHandler)],
             **self.settings,
@@ -293,6 +302,9 @@ class Gateway:
         return len(board.legs) if board is not None else 0
 
     async def stop(self) -> None:
+        for client in self.clients:
+            client.writer.transport.abort()
+            await client.close()
         self._server.stop()
         await self._server.close_all_connections()
         board = self.application.settings.get("switchboard")
@@ -352,6 +364,7 @@ class RawClient:
             "127.0.0.1", gateway.port, ssl=context, server_hostname=name, limit=1 << 20
         )
         client = cls(reader, writer)
+        gateway.clients.append(client)
         if before:
             writer.write(before)
             await client.read_answer()
@@ -420,7 +433,14 @@ def upgrade_request(gateway: Gateway, path: str, headers: dict[str, str | None])
 
 def request(msg_type: str, channel: str = "shell", msg_id: str = "m1") -> bytes:
     """A client's message in the default protocol."""
-    header = {"msg_id": msg_id, "msg_type": msg_type, "session": "client", "username": "u", "date": "", "version": "5.3"}
+    header = {
+        "msg_id": msg_id,
+        "msg_type": msg_type,
+        "session": "client",
+        "username": "u",
+        "date": "",
+        "version": "5.3",
+    }
     message = {"header": header, "parent_header": {}, "metadata": {}, "content": {}, "channel": channel}
     return json.dumps(message).encode()
 

@@ -15,24 +15,23 @@ import pytest
 import tornado.websocket
 import websocket
 import websockets
+from tornado.httpclient import HTTPRequest
+
 from eg_core.handlers.leg import Leg, Switchboard
 from eg_core.handlers.splice import FrameBoundary
 from eg_core.kernels.states import KernelState
 from eg_launcher.websocket import Opcode, frame_header
+from eg_launcher.wire import V1_SUBPROTOCOL
 from splice_support import (
     KERNEL_ID,
     RawClient,
     close,
+    descriptors,
     frame,
     make_tls,
     running,
     until,
 )
-from tornado.httpclient import HTTPRequest
-
-
-def fds() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def readers() -> int:
@@ -94,7 +93,7 @@ def test_boundary_sees_close_and_fragments():
 
 
 async def test_the_socket_leaves_tornado_with_everything_read_ahead(legs):
-    """Fails when tornado changes what ``take_socket`` touches: frames behind the request, keep-alive, no watcher left."""
+    """Fails when tornado changes what ``take_socket`` touches."""
     async with running(**legs) as (gateway, launcher):
         hello = f"GET /hello HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\n\r\n".encode()
         pipelined = b"".join(frame(1, f"early {i}".encode(), masked=True) for i in range(50))
@@ -133,7 +132,7 @@ async def test_ping_pong_and_close_pass_untouched(legs):
 
 async def test_large_messages_both_ways(legs):
     size = 50 * 1024 * 1024
-    async with running(**legs) as (gateway, launcher):
+    async with running(**legs) as (gateway, _launcher):
         client = await RawClient.connect(gateway, context=context_of(legs))
         payload = os.urandom(1 << 16) * (size >> 16)
         client.send(Opcode.BINARY, payload)
@@ -144,7 +143,7 @@ async def test_large_messages_both_ways(legs):
 
 
 async def test_many_small_messages_keep_their_order(legs):
-    async with running(**legs) as (gateway, launcher):
+    async with running(**legs) as (gateway, _launcher):
         client = await RawClient.connect(gateway, context=context_of(legs))
         for i in range(5000):
             client.send(Opcode.TEXT, b"%d" % i)
@@ -157,27 +156,33 @@ async def test_many_small_messages_keep_their_order(legs):
 
 
 async def test_client_aiohttp():
-    async with running() as (gateway, _), aiohttp.ClientSession() as session:
-        async with session.ws_connect(gateway.url, compress=15, max_msg_size=0) as ws:
-            await ws.send_str("hello")
-            assert (await ws.receive(20)).data == "hello"
-            await ws.send_bytes(b"\0" * 5_000_000)
-            assert (await ws.receive(20)).data == b"\0" * 5_000_000
+    async with (
+        running() as (gateway, _),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(gateway.url, compress=15, max_msg_size=0) as ws,
+    ):
+        await ws.send_str("hello")
+        assert (await ws.receive(20)).data == "hello"
+        await ws.send_bytes(b"\0" * 5_000_000)
+        assert (await ws.receive(20)).data == b"\0" * 5_000_000
 
 
 async def test_client_websockets():
-    async with running() as (gateway, _):
-        async with websockets.connect(gateway.url, max_size=None, subprotocols=["a", "v1.kernel.websocket.jupyter.org"]) as ws:  # fmt: skip
-            assert ws.subprotocol == "v1.kernel.websocket.jupyter.org"
-            await ws.send("hello")
-            assert await ws.recv() == "hello"
-            await ws.send(b"\0" * 5_000_000)
-            assert await ws.recv() == b"\0" * 5_000_000
-            await (await ws.ping())
+    offered = ["a", V1_SUBPROTOCOL]
+    async with (
+        running() as (gateway, _),
+        websockets.connect(gateway.url, max_size=None, subprotocols=offered) as ws,
+    ):
+        assert ws.subprotocol == V1_SUBPROTOCOL
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
+        await ws.send(b"\0" * 5_000_000)
+        assert await ws.recv() == b"\0" * 5_000_000
+        await (await ws.ping())
 
 
 async def test_client_tornado():
-    async with running() as (gateway, launcher):
+    async with running() as (gateway, _launcher):
         request = HTTPRequest(f"{gateway.url}?session_id=x", headers={"Accept-Encoding": "gzip"})
         ws = await tornado.websocket.websocket_connect(request, ping_interval=20)
         await ws.write_message("hello")
@@ -207,11 +212,21 @@ async def test_client_websocket_client():
 # -- ends -----------------------------------------------------------------------------------------------------
 
 
+ENDS = (
+    "warm-up",
+    "client-fin",
+    "client-rst",
+    "launcher-rst-between",
+    "launcher-fin-mid-frame",
+    "client-rst-full",
+)
+
+
 async def test_no_end_leaves_a_descriptor_or_a_watcher(legs):
     """Whoever goes, and however: both legs are closed."""
     async with running(**legs) as (gateway, launcher):
         before = None
-        for how in ["warm-up", "client-fin", "client-rst", "launcher-rst-between", "launcher-fin-mid-frame", "client-rst-full"]:  # fmt: skip
+        for how in ENDS:
             launcher.channels.clear()
             client = await RawClient.connect(gateway, context=context_of(legs))
             client.send(Opcode.TEXT, b"one")
@@ -237,8 +252,10 @@ async def test_no_end_leaves_a_descriptor_or_a_watcher(legs):
             await until(lambda c=channels: c.ended, f"{how}: the launcher's side ended")
             assert not gateway.kernel.sockets
             if before is None:
-                before = fds(), readers()
-            await until(lambda b=before: (fds(), readers()) == b, f"{how}: {before} is now {fds(), readers()}")
+                before = descriptors(), readers()
+            await until(
+                lambda b=before: (descriptors(), readers()) == b, f"{how}: {before} is now {descriptors(), readers()}"
+            )
 
 
 async def test_what_the_client_sent_last_arrives_although_it_left():

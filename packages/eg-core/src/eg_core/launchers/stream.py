@@ -89,6 +89,7 @@ class SocketStream:
         """The socket, and what was read ahead of it; the stream has neither any more."""
         sock, ahead = self._open(), bytes(self._ahead)
         self._sock = None
+        self._ahead.clear()
         return sock, ahead
 
     def close(self) -> None:
