@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from launcher_kernel_host import IPYKERNEL, Client, until
 
 from eg_launcher.kernels import KernelError
 from eg_launcher.spawner import SpawnError
 from eg_launcher.websocket import Opcode
 from eg_launcher.wire import CLOSE_KERNEL_ENDED, PEER_GWCLIENT, V1_SUBPROTOCOL
+from launcher_kernel_host import IPYKERNEL, Client, until
 
 PROTOCOLS = pytest.mark.parametrize("subprotocol", [None, V1_SUBPROTOCOL], ids=["json", "v1"])
 
@@ -35,7 +35,9 @@ async def test_a_cell_with_everything(kernel_host, subprotocol):
     assert kernel.state == "starting"
     client = Client(kernel, subprotocol=subprotocol)
 
-    messages = await client.execute("import sys\nprint('out')\nprint('err', file=sys.stderr)\n6 * 7")  # held until ready
+    messages = await client.execute(
+        "import sys\nprint('out')\nprint('err', file=sys.stderr)\n6 * 7"
+    )  # held until ready
     idle = client.messages[0]
     assert (idle.type, idle.content, idle.parent) == ("status", {"execution_state": "idle"}, {})
     assert idle.header["session"] == kernel.session == messages[0].header["session"]
@@ -346,10 +348,16 @@ async def test_two_restarts_at_once_and_a_shutdown_leave_nothing(kernel_host):
     ("code", "reason", "words", "stderr"),
     [
         ("import os; os._exit(3)", "exited", "exit code 3", None),
-        ("import faulthandler; faulthandler._sigsegv()", "signal", "SIGSEGV", "Fatal Python error: Segmentation fault"),
+        # ipykernel has put a pipe of its own in the place of fd 2; this is where the process's stderr really is.
+        (
+            "import os, sys; os.write(sys.stderr._original_stdstream_copy, b'it hurts\\n'); os.kill(os.getpid(), 9)",
+            "signal",
+            "SIGKILL",
+            "it hurts",
+        ),
     ],
 )
-async def test_a_death_ends_every_request_in_words(kernel_host, subprotocol, code, reason, words, stderr):
+async def test_a_death_ends_every_request_in_words(kernel_host, subprotocol, *, code, reason, words, stderr):
     kernel = await kernel_host.ready()
     client, watcher = Client(kernel, subprotocol=subprotocol), Client(kernel)
     await client.execute("x = 1")
@@ -394,7 +402,9 @@ async def test_what_it_said_last_is_not_lost(kernel_host):
 async def test_its_children_die_with_it(kernel_host):
     kernel = await kernel_host.ready()
     client = Client(kernel)
-    msg_id = client.run("import subprocess; p = subprocess.Popen(['sleep', '1000'], start_new_session=True); print(p.pid)")
+    msg_id = client.run(
+        "import subprocess; p = subprocess.Popen(['sleep', '1000'], start_new_session=True); print(p.pid)"
+    )
     await client.ended(msg_id)
     child = int(client.text_of(msg_id))
     assert alive(child)
@@ -428,7 +438,7 @@ async def test_one_that_never_answers_is_killed(kernel_host):
 @pytest.mark.parametrize("argv", [["/no/such/program", "{connection_file}"], ["no-such-program"]])
 async def test_one_that_cannot_be_executed(kernel_host, argv):
     kernel = kernel_host.kernel(argv)
-    with pytest.raises(SpawnError, match="no-such-program|/no/such/program"):
+    with pytest.raises(SpawnError, match=r"no.such.program"):
         await kernel.start()
     assert list(kernel_host.folder.iterdir()) == []
 
@@ -499,5 +509,7 @@ async def test_the_environment_is_the_users_and_the_requests(kernel_host, monkey
     monkeypatch.setenv("EG_SECRET_OF_THE_LAUNCHER", "x")
     kernel = await kernel_host.ready(env={"MINE": "yes"})
     client = Client(kernel)
-    messages = await client.execute("import os; print(os.environ.get('MINE'), 'EG_SECRET_OF_THE_LAUNCHER' in os.environ)")
+    messages = await client.execute(
+        "import os; print(os.environ.get('MINE'), 'EG_SECRET_OF_THE_LAUNCHER' in os.environ)"
+    )
     assert client.text_of(messages[0].parent_id) == "yes False\n"

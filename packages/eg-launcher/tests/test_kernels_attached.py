@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from launcher_kernel_host import Client, until
 
 from eg_launcher.kernels import KernelError
+from launcher_kernel_host import Client, until
 
 
 @pytest.fixture

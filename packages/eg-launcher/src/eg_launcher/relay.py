@@ -86,6 +86,7 @@ class Relay:
             socket.setsockopt(zmq.SUBSCRIBE, b"")
         else:
             socket.setsockopt(zmq.ROUTING_ID, identity)  # input_request comes to the identity that asked on shell
+        socket.ipv6 = "[" in url
         socket.connect(url)
         self._loop.add_reader(socket.FD, self._drain, channel)
         self._later(channel)
