@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eg_launcher import command
@@ -77,6 +77,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(["argv", "env", "cwd", "interrupt_mode", "name", "ready_timeout", "other"])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # its first text takes long on a busy machine
 @given(st.dictionaries(FIELDS, JSON))
 def test_any_json_is_taken_or_refused_in_words(body: dict[str, Any]) -> None:
     try:
