@@ -138,8 +138,9 @@ def dependencies_have_reasons(house: House) -> Iterator[str]:
             name = re.split(r"[^A-Za-z0-9._-]", requirement)[0]
             if "==" in requirement:
                 yield f"{house.name(package)}/pyproject.toml: {requirement} is an exact pin; give a range"
-            if not re.search(rf"^[-|] *`?{re.escape(name)}\b.*\w+ \w+", readme, re.MULTILINE | re.IGNORECASE):
-                yield f"{house.name(package)}/README.md: no list item or table row says why it depends on {name}"
+            word = re.escape(name)
+            if not re.search(rf"^[-|] *`?{word}\b.*\w+ \w+|\b{word}, because\b", readme, re.MULTILINE | re.IGNORECASE):
+                yield f"{house.name(package)}/README.md: no list item, table row or 'because' says why it needs {name}"
 
 
 def changes_have_fragments(house: House) -> Iterator[str]:
