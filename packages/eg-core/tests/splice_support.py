@@ -86,6 +86,8 @@ class StubChannels:
         self.received: list[tuple[Opcode, bytes]] = []
         self.pongs: list[bytes] = []
         self.ended = False
+        self.blocked = False
+        """It has waited long for the gateway to take more."""
         self.echo = True
 
     def send(self, data: bytes) -> None:
@@ -122,7 +124,9 @@ class StubChannels:
             one = frame(Opcode.BINARY, b"x" * size)
             for _ in range(count):
                 self.writer.write(one)
+                noticed = asyncio.get_running_loop().call_later(0.2, setattr, self, "blocked", True)
                 await self.writer.drain()
+                noticed.cancel()
         else:
             self.received.append((opcode, payload))
             if self.echo:

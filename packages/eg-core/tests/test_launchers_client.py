@@ -11,6 +11,7 @@ import ssl
 
 import pytest
 
+import splice_support
 from eg_core.launchers import client as client_module
 from eg_core.launchers.client import LauncherClient, LauncherError, LauncherUnreachable
 from eg_core.launchers.stream import SocketStream, start_tls

@@ -17,6 +17,7 @@ import websocket
 import websockets
 from tornado.httpclient import HTTPRequest
 
+from eg_core.handlers import channels as channels_module
 from eg_core.handlers.leg import Leg, Switchboard
 from eg_core.handlers.splice import FrameBoundary
 from eg_core.kernels.states import KernelState
@@ -222,8 +223,9 @@ ENDS = (
 )
 
 
-async def test_no_end_leaves_a_descriptor_or_a_watcher(legs):
+async def test_no_end_leaves_a_descriptor_or_a_watcher(legs, monkeypatch):
     """Whoever goes, and however: both legs are closed."""
+    monkeypatch.setattr(channels_module, "VERDICT_WITHIN", 0.3)
     async with running(**legs) as (gateway, launcher):
         before = None
         for how in ENDS:
@@ -253,9 +255,7 @@ async def test_no_end_leaves_a_descriptor_or_a_watcher(legs):
             assert not gateway.kernel.sockets
             if before is None:
                 before = descriptors(), readers()
-            await until(
-                lambda b=before: (descriptors(), readers()) == b, f"{how}: {before} is now {descriptors(), readers()}"
-            )
+            await until(lambda b=before: (descriptors(), readers()) == b, f"{how}: descriptors as before")
 
 
 async def test_what_the_client_sent_last_arrives_although_it_left():
