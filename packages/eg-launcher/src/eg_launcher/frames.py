@@ -42,11 +42,13 @@ def encode(
     """
     if len(parts) < 4:
         raise ValueError(f"a message has at least 4 parts, not {len(parts)}")
+    small = sum(map(len, parts)) < _LARGE
     if subprotocol == V1_SUBPROTOCOL:
-        return Opcode.BINARY, _gather([_v1_table(channel, parts), channel.encode("ascii"), *parts])
+        pieces = [_v1_table(channel, parts), channel.encode("ascii"), *parts]
+        return Opcode.BINARY, [b"".join(pieces)] if small else _gather(pieces)
     text = _splice(channel, parts, header if header is not None else json.loads(parts[0]))
     if len(parts) == 4:
-        return Opcode.TEXT, _gather(text)
+        return Opcode.TEXT, [b"".join(text)] if small else _gather(text)
     return Opcode.BINARY, _gather([_buffer_table(text, parts[4:]), *text, *parts[4:]])
 
 
@@ -116,8 +118,6 @@ def _buffer_table(text: Sequence[bytes], buffers: Sequence[bytes]) -> bytes:
 
 def _gather(pieces: Sequence[bytes]) -> list[bytes]:
     """Join what is small; leave what is large alone."""
-    if all(len(piece) < _LARGE for piece in pieces):
-        return [b"".join(pieces)]
     gathered: list[bytes] = []
     small: list[bytes] = []
     for piece in pieces:
