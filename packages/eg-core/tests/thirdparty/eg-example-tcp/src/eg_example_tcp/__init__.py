@@ -1,0 +1,1 @@
+"""An example of somebody's own backend."""
