@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import websocket
@@ -124,27 +124,25 @@ def test_a_message_of_50_mb_each_way(client: Channels) -> None:
 def test_an_interrupt_of_a_flooding_kernel_takes_effect_within_200_ms(
     gateway: Gateway, kernel_id: str, client: Channels
 ) -> None:
-    """From the POST until nothing more is said but the KeyboardInterrupt, in front of a client that reads."""
-    took = []
-    for _ in range(3):
+    """From the POST until a client that reads has the KeyboardInterrupt; the median, for the host is busy too."""
+    took: list[float] = []
+    for _ in range(5):
         msg_id = client.execute("n = 0\nwhile True:\n    n += 1; print('flood', n, 'x' * 200)")
         client.wait_for(lambda m, i=msg_id: m.type == "stream" and m.parent_id == i, "the flood")
-        flooded = threading.Thread(target=lambda i=msg_id: took.append((client.finish(i, 30), time.monotonic())))
-        flooded.start()
-        time.sleep(0.5)  # the load itself, no condition: half a second of flood is in flight
-        asked = time.monotonic()
-        answer = gateway.request("POST", f"/api/kernels/{kernel_id}/interrupt", {})
-        flooded.join(30)
-        done, _ = took.pop()
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(client.finish, msg_id, 30)
+            time.sleep(0.5)  # the load itself, no condition: half a second of flood
+            asked = time.monotonic()
+            answer = gateway.request("POST", f"/api/kernels/{kernel_id}/interrupt", {})
+            done = reading.result()
         assert answer.status == 204, answer.words
         assert done.reply["status"] == "error"
         assert done.reply["ename"] == "KeyboardInterrupt"
         error = next(m for m in done.iopub if m.type == "error")
-        took.append((done, error.at - asked))
+        took.append(error.at - asked)
         client.seen.clear()
-    seconds = sorted(second for _, second in took)
-    print(f"interrupts took {[f'{s * 1000:.0f} ms' for s in seconds]}")
-    assert seconds[1] < 0.2
+    print(f"interrupts took {[f'{second * 1000:.0f} ms' for second in took]}")
+    assert sorted(took)[2] < 0.2
 
 
 def test_no_credentials_no_channels(gateway: Gateway, kernel_id: str) -> None:

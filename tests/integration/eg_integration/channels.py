@@ -84,6 +84,7 @@ class Channels:
             sockopt=list(sockopt),
             suppress_origin=True,
             enable_multithread=True,
+            skip_utf8_validation=True,  # pure Python there, and slower than any kernel
         )
         self.subprotocol = self.socket.getsubprotocol()
         self.seen: list[Message] = []

@@ -48,7 +48,7 @@ class JupyterServer:
         }
         command = [sys.executable, "-m", "jupyterlab" if lab else "jupyter_server"]
         command += [f"--gateway-url={gateway.url}", "--ip=127.0.0.1", "--port=0", "--no-browser", "--allow-root"]
-        command += [f"--ServerApp.root_dir={self.root}", "--ServerApp.allow_remote_access=False"]
+        command += [f"--ServerApp.root_dir={self.root}", "--LanguageServerManager.autodetect=False"]
         if lab:
             _quiet(Path(environ["JUPYTERLAB_SETTINGS_DIR"]))
         with self.log_file.open("wb") as log:
