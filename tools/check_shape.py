@@ -34,7 +34,7 @@ ALLOWED: dict[str, str] = {}
 """``"path"`` or ``"path:function"`` → why it may break a rule."""
 
 # Letters in brackets, so that this file does not find itself.
-HOST_PATHS = re.compile(r"(?<![\w.$}/-])/(?:r[o]ot|w[o]rk|Us[e]rs|home/(?!(?:alice|bob|jovyan)\b)\w+)/")
+HOST_PATHS = re.compile(r"(?<![\w.~$}/-])/(?:r[o]ot|w[o]rk|Us[e]rs|home/(?!(?:alice|bob|jovyan)\b)\w+)/")
 REGISTRY_HOSTS = re.compile(
     r"\b(?:p[y]pi\.org|files\.p[y]thonhosted\.org|registry\.n[p]mjs\.org|registry\.y[a]rnpkg\.com|repo1\.m[a]ven\.org"
     r"|cr[a]tes\.io|proxy\.g[o]lang\.org|deb\.d[e]bian\.org|(?:registry-1\.|index\.)?d[o]cker\.io|ghc[r]\.io|qu[a]y\.io)\b"
