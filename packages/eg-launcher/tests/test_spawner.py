@@ -410,6 +410,7 @@ from eg_launcher import linux
 from eg_launcher.spawner import Spawner
 
 async def main():
+    linux.die_with_parent(9)  # should the test run itself be killed
     linux.become_subreaper()
     linux.make_undumpable()
     spawner = await Spawner.open()
