@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import json
 import os
 import signal
@@ -267,7 +266,7 @@ class BackendContract:
         with capsys.disabled():
             print(f"\n{backend.name}: {', '.join(can) or 'the required and nothing more'}")
         plugin = plugins.plugin(backend.name)
-        assert inspect.getdoc(type(plugin)), "a backend has a docstring: it is its line in the list of backends"
+        assert type(plugin).__doc__, "a backend has a docstring: it is its line in the list of backends"
 
     # -- how ----------------------------------------------------------------------------------------------------------
 
