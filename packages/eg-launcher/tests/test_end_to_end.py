@@ -195,6 +195,7 @@ def _v1_parts(data):
 
 
 def test_what_is_refused(launcher):
+    wait_until(lambda: not launcher.call("GET", "/status")[1]["kernels"])
     kernel_id = launcher.start(argv=["sleep", "1000"])
     calls = [
         ("GET", "/nowhere", None, 404),
@@ -327,7 +328,7 @@ def test_activity_and_states_are_pushed(launch):
     events = launcher.websocket("/events")
     json.loads(events.recv())
     client = launcher.client(kernel_id)
-    client.run("pass")
+    client.run("import time; time.sleep(0.3)")  # what begins and ends in one turn is told as one
     states = []
     while states[-2:] != ["busy", "idle"]:
         states.append(json.loads(events.recv())["kernel"]["execution_state"])
@@ -443,12 +444,6 @@ def test_events_keep_the_lease(launch, mark):
     assert launcher.kernel(kernel_id)
     events.close()
     nothing_left(launcher, mark)
-
-
-def test_it_ends_when_it_is_idle(launch):
-    launcher = launch(lease=1)
-    assert launcher.process.wait(LIMIT) == 0
-    assert "nobody is connected" in launcher.log.read_text() or "lease" in launcher.log.read_text()
 
 
 def test_single_ends_with_its_kernel_once_a_gateway_knows(launch, mark):
