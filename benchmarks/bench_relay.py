@@ -164,7 +164,7 @@ def main() -> None:
             }
         finally:
             kernel.kill()
-    print(json.dumps(result))  # noqa: T201
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -88,6 +88,17 @@ def test_an_end_carries_the_kernels_session_and_the_reason():
     assert json.loads(idle.parts[3]) == {"execution_state": "idle"}
 
 
+def test_a_restart_ends_what_is_older():
+    executions = Executions()
+    executions.begin(message("old"), "one")
+    executions.generation += 1
+    executions.begin(message("new"), "one")
+    ended = executions.end_all("s", "KernelRestarted", "It was restarted.", older=True)
+    assert {json.loads(ending.parts[1])["msg_id"] for ending in ended} == {"old"}
+    assert len(executions) == 1
+    assert executions.end_all("s", "KernelDied", "It died.")
+
+
 def test_state_is_the_main_shells():
     executions = Executions()
     executions.begin(message("main"), "one")

@@ -39,6 +39,7 @@ class Request:
     target: str
     header: bytes
     main: bool
+    generation: int = 0
     replied: bool = False
     idle: bool = False
 
@@ -58,8 +59,11 @@ class Ending:
 
 
 class Executions:
+    """``generation`` stamps what begins: a restart makes it grow, and ends what is older."""
+
     def __init__(self) -> None:
         self.state = "idle"
+        self.generation = 0
         self._pending: dict[str, Request] = {}
 
     def __len__(self) -> int:
@@ -74,6 +78,7 @@ class Executions:
             target=target,
             header=message.parts[0],
             main=message.channel == "shell" and not header.get("subshell_id"),
+            generation=self.generation,
         )
         if message.channel != "stdin":  # an input_reply is answered by nothing
             self._pending.pop(request.msg_id, None)
@@ -104,12 +109,13 @@ class Executions:
         self.state = execution_state
         return True
 
-    def end_all(self, session: str, name: str, message: str) -> list[Ending]:
-        """End every request that waits: ``name`` is the error's, ``message`` says why."""
-        endings = [ending for request in self._pending.values() for ending in end(request, session, name, message)]
-        self._pending.clear()
+    def end_all(self, session: str, name: str, message: str, *, older: bool = False) -> list[Ending]:
+        """End all that wait (``older``: of earlier generations). ``name`` is the error's, ``message`` says why."""
+        ended = [request for request in self._pending.values() if not older or request.generation < self.generation]
+        for request in ended:
+            del self._pending[request.msg_id]
         self.state = "idle"
-        return endings
+        return [ending for request in ended for ending in end(request, session, name, message)]
 
     def _drop_if_over(self, request: Request) -> None:
         if request.over:

@@ -217,7 +217,7 @@ class Incarnation:
 
     async def end(self, spawner: Spawner | None, grace: float) -> None:
         """Ask it to shut down, then make it: SIGTERM at half of ``grace``, SIGKILL to its whole session in the end."""
-        if self.exited.done():
+        if self.exited.done() or self._relay is None:
             return
         if self.process is None or spawner is None:
             self.send_own("control", "shutdown_request", {"restart": False})
@@ -250,9 +250,10 @@ class Incarnation:
         while quiet < QUIET_TURNS and self._relay is not None:
             if self._relay.drain() or self._read_output():
                 quiet = 0
+                await asyncio.sleep(0)
             else:
                 quiet += 1
-            await asyncio.sleep(QUIET_TURN)  # libzmq's own thread reads the dead peer's sockets
+                await asyncio.sleep(QUIET_TURN)  # libzmq's own thread reads the dead peer's sockets
 
     def printed(self) -> str:
         """What its process wrote to stdout and stderr, as far as it is kept: since it was ready, if ever it was."""

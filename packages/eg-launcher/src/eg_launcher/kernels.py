@@ -28,14 +28,11 @@ from eg_launcher.command import (
     resolve_cwd,
     speaks_ipc,
 )
-from eg_launcher.executions import Ending, Executions, parse_object
+from eg_launcher.conversation import Conversation
 from eg_launcher.frames import ClientMessage
 from eg_launcher.incarnation import Incarnation
-from eg_launcher.journal import Journal
-from eg_launcher.outbox import Outbox
 from eg_launcher.output import OutputRing
 from eg_launcher.relay import CLIENT_CHANNELS
-from eg_launcher.signing import make_message
 from eg_launcher.spawner import ExitStatus, Spawner, SpawnError
 from eg_launcher.usage import session_usage
 from eg_launcher.wire import CLOSE_KERNEL_ENDED
@@ -77,11 +74,11 @@ class Kernel:
         self.id = kernel_id
         self.name = name
         self.state = "starting"
-        self.session: str | None = None
         self.exit: dict[str, Any] | None = None
-        self.journal = Journal()
         self.output = OutputRing()
-        self.channels: set[Channel] = set()
+        self._talk = Conversation()
+        self.journal = self._talk.journal
+        self.channels = self._talk.channels
         self._context = context
         self._changed = changed
         self._start = start
@@ -90,9 +87,6 @@ class Kernel:
         self._info = info
         self._environ = environ if environ is not None else os.environ
         self._identity = f"eg-{uuid.uuid4().hex}".encode("ascii")
-        self._fallback_session = uuid.uuid4().hex
-        self._executions = Executions()
-        self._outbox = Outbox()
         self._life: Incarnation | None = None
         self._burial: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -167,9 +161,10 @@ class Kernel:
             raise KernelError("A kernel that was attached cannot be restarted.", reason="attached")
         async with self._lock:
             self._check_there()
+            self._talk.begin_anew()
             self._set_state("restarting")
             await self._end_life("restart", RESTART_GRACE)
-            self._end_requests("KernelRestarted", "The kernel was restarted before this had ended.")
+            self._talk.end_requests("KernelRestarted", "The kernel was restarted before this had ended.", older=True)
             self.exit = None
             try:
                 await self._begin()
@@ -183,7 +178,7 @@ class Kernel:
         async with self._lock:
             self._gone = True
             await self._end_life("shutdown", grace)
-            self._end_requests("KernelShutDown", "The kernel was shut down before this had ended.")
+            self._talk.end_requests("KernelShutDown", "The kernel was shut down before this had ended.")
             if self.exit is None:
                 self._die(_exit_without_process("The kernel was shut down.", reason="shutdown"))
         self.close_channels(CLOSE_KERNEL_ENDED, "The kernel was shut down.")
@@ -208,12 +203,17 @@ class Kernel:
 
     @property
     def execution_state(self) -> str:
-        return self._executions.state if self.state == "ready" else self.state
+        return self._talk.executions.state if self.state == "ready" else self.state
+
+    @property
+    def session(self) -> str | None:
+        """The kernel's own ``header.session``, as far as known."""
+        return self._talk.session
 
     @property
     def own_session(self) -> str:
-        """What messages made for it carry: its own session; before that is known, one that never changes."""
-        return self.session or self._fallback_session
+        """What messages made for it carry."""
+        return self._talk.own_session
 
     @property
     def essence(self) -> tuple[object, ...]:
@@ -262,7 +262,7 @@ class Kernel:
         """First, the truth: a status, where there is one to tell."""
         state = self._state_to_tell()
         if state is not None:
-            channel.say("iopub", self._status(state))
+            channel.say("iopub", self._talk.status(state))
         self._changed(self)
 
     def on_detached(self, channel: Channel) -> None:
@@ -272,20 +272,14 @@ class Kernel:
 
     def submit(self, channel: Channel, message: ClientMessage) -> None:
         """A client's message: sent, held until it can be, or ended at once by a dead kernel."""
-        if message.channel not in CLIENT_CHANNELS:
-            text = (
-                f"[a message on channel {message.channel[:40]!r} was dropped: clients send on shell, control, stdin]\n"
-            )
-            channel.say_notice(text, message.parts[0])
+        if not self._talk.accept(channel, message):
             return
         self._active_at = time.monotonic()
-        self._executions.begin(message, channel.target)
         if self.state == "dead" or self._gone:
             why = self.exit["message"] if self.exit is not None else "The kernel is being shut down."
-            self._end_requests("KernelDied", why)
-            return
-        self._outbox.put(message.channel, message.parts, channel)
-        self._send_held(message.channel)
+            self._talk.end_requests("KernelDied", why)
+        else:
+            self._send_held(message.channel)
 
     # -- its incarnations -----------------------------------------------------------------------------------
 
@@ -374,53 +368,43 @@ class Kernel:
         self.exit = exit_
         name = "KernelShutDown" if exit_["reason"] == "shutdown" else "KernelDied"
         self.state = "dead"
-        self._end_requests(name, exit_["message"])
-        self._say(self._status("dead"))
+        self._talk.end_requests(name, exit_["message"])
+        self._talk.say_status("dead")
         self._changed(self)
 
     # -- incarnation.Listener -------------------------------------------------------------------------------
 
     def on_kernel_message(self, channel: str, header: dict[str, Any], parts: list[bytes]) -> None:
-        msg_type = header.get("msg_type", "")
-        target = None
-        if channel != "iopub":
-            target = self._executions.answered(channel, msg_type, parse_object(parts[1]))
-        elif msg_type == "status":
-            parent, state = parse_object(parts[1]), parse_object(parts[3]).get("execution_state")
-            if not parent and state == "starting":
-                return  # it comes at any time; `idle` is said when it is ready
-            self._executions.status(parent, str(state))
         self._active = True
-        self.journal.add(channel, str(header.get("msg_id", "")), str(msg_type), parts, target)
+        self._talk.take(channel, header, parts)
 
     def on_wakeup(self) -> None:
         if self._active:
             self._active = False
             self._active_at = time.monotonic()
-            self._pump()
+            self._talk.pump()
             self._changed(self)
 
     def on_writable(self, channel: str) -> None:
         self._send_held(channel)
 
     def on_session(self, session: str) -> None:
-        self.session = session
+        self._talk.session = session
 
     def on_ready(self, life: Incarnation) -> None:
         if life is not self._life or life.asked is not None:
             return
         self._cancel_expiry()
         self.state = "ready"
-        self._executions.state = "busy" if life.busy_elsewhere else "idle"
-        self._say(self._status(self._executions.state))
-        for channel in CLIENT_CHANNELS:
-            self._send_held(channel)
+        self._talk.executions.state = "busy" if life.busy_elsewhere else "idle"
+        self._talk.say_status(self._talk.executions.state)
+        self._send_held(*CLIENT_CHANNELS)
         self._changed(self)
 
     def on_main_shell_idle(self, life: Incarnation) -> None:
-        if self.state == "ready" and self._executions.state == "busy":
-            self._executions.state = "idle"
-            self._say(self._status("idle"))
+        if self.state == "ready" and self._talk.executions.state == "busy":
+            self._talk.executions.state = "idle"
+            self._talk.say_status("idle")
 
     def on_exit(self, life: Incarnation, status: ExitStatus) -> None:
         if life is self._life:
@@ -441,39 +425,15 @@ class Kernel:
             self._expiry.cancel()
             self._expiry = None
 
-    def _send_held(self, channel: str) -> None:
+    def _send_held(self, *channels: str) -> None:
         if self.state == "ready" and self._life is not None:
-            self._outbox.flush(channel, self._life.send)
-
-    def _end_requests(self, name: str, message: str) -> None:
-        self._outbox.clear()
-        endings: list[Ending] = self._executions.end_all(self.own_session, name, message)
-        for ending in endings:
-            self._record(ending.channel, ending.msg_type, ending.parts, ending.target)
-        self._pump()
+            self._talk.send_held(self._life.send, channels)
 
     def _state_to_tell(self) -> str | None:
         """What a client is told: `restarting` never (it would drop all it waits for), and nothing that is unknown."""
         if self.state in ("ready", "dead"):
             return self.execution_state
         return "starting" if self.session is not None and self._number == 1 else None
-
-    def _status(self, state: str) -> list[bytes]:
-        return make_message("status", {"execution_state": state}, session=self.own_session)
-
-    def _say(self, parts: list[bytes]) -> None:
-        self._record("iopub", "status", parts, None)
-        self._pump()
-
-    def _record(self, channel: str, msg_type: str, parts: list[bytes], target: str | None) -> None:
-        self.journal.add(channel, str(parse_object(parts[0]).get("msg_id", "")), msg_type, parts, target)
-
-    def _pump(self) -> None:
-        cursor = self.journal.next
-        for channel in tuple(self.channels):
-            channel.pump()
-            cursor = min(cursor, channel.cursor)
-        self.journal.release_frames(cursor)
 
 
 def _exit_without_process(message: str, *, reason: str = "exited") -> dict[str, Any]:
