@@ -533,6 +533,21 @@ async def test_a_folder_that_vanished_is_a_failure_in_words(make, launcher, runt
         await launch(hooks)
 
 
+def test_old_logs_go_with_their_launchers(runtime_dir):
+    folder = folders.PrivateFolder.open(runtime_dir, ("key",))
+    for name in ("old", "new", "used"):
+        folder.log(name).write_text(name)
+        folder.errors(name).write_text(name)
+        os.utime(folder.log(name), (0, 0))
+        os.utime(folder.errors(name), (0, 0))
+    os.utime(folder.log("new"))
+    os.utime(folder.errors("new"))
+    folder.write(folders.LauncherFile("used", "/s", 1))
+    folder.sweep(60)
+    assert sorted(path.stem for path in folder.path.glob("*.log")) == ["new", "used"]
+    assert sorted(path.stem for path in folder.path.glob("*.err")) == ["new", "used"]
+
+
 def test_a_zombie_does_not_live():
     with subprocess.Popen(["true"]) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

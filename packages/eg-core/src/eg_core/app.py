@@ -212,7 +212,7 @@ class EnterpriseGatewayApp(JupyterApp):
         return data_dir
 
     async def _build(self, data_dir: Path, layers: contextlib.AsyncExitStack) -> tuple[KernelRegistry, str]:
-        plugins = PluginManager(backends=dict(self.backends), parent=self, log=self.log)
+        plugins = PluginManager(backends=dict(self.backends), parent=self, log=self.log, environ=self.environ)
         hooks = Hooks(plugins, self.log)
         store = Store(
             self.store_url or f"sqlite:///{data_dir / 'eg.db'}", load_key(data_dir, self.environ.get("EG_STORE_KEY"))

@@ -103,6 +103,14 @@ class PrivateFolder:
         for suffix in (".json", ".sock", *((".log", ".log.1", ".err") if logs else ())):
             (self.path / f"{_short(launcher_id)}{suffix}").unlink(missing_ok=True)
 
+    def sweep(self, age: float) -> None:
+        """Remove logs that nobody has written for ``age`` seconds and whose launcher has no record any more."""
+        before = time.time() - age
+        for path in (*self.path.glob("*.log*"), *self.path.glob("*.err")):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < before and not path.with_suffix(".json").exists():
+                    path.unlink()
+
     def tail(self, launcher_id: str) -> str:
         """The last lines a launcher has left, its errors before its log; empty if it said nothing."""
         lines: list[str] = []

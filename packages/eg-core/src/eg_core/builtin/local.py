@@ -8,7 +8,7 @@ Nothing here talks to a launcher beyond asking whether it answers.
 from __future__ import annotations
 
 import contextlib
-import getpass
+import os
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -79,16 +79,16 @@ class LocalBackend(Plugin):
 
     def _open_folder(self, gateway_id: str) -> PrivateFolder:
         runtime_dir = choose_runtime_dir(self.runtime_dir, self.environ)
-        key = (gateway_id, self.name, self._place.boot, self._place.namespace, getpass.getuser())
+        key = (gateway_id, self.name, self._place.boot, self._place.namespace, str(os.getuid()))
         return PrivateFolder.open(runtime_dir, key)
 
     # -- launch ---------------------------------------------------------------------------------------------------
 
     @hookimpl
     async def eg_launch_kernel(self, request: LaunchRequest) -> AsyncIterator[KernelHandle | Progress]:
-        if request.run_as not in {None, "", getpass.getuser()}:
+        if request.run_as not in {None, "", processes.user()}:
             raise InvalidRequest(
-                f"The local backend runs kernels as {getpass.getuser()} only, not as {request.run_as!r}.",
+                f"The local backend runs kernels as {processes.user()} only, not as {request.run_as!r}.",
                 reason="run_as",
             )
         try:
@@ -128,10 +128,10 @@ class LocalBackend(Plugin):
     async def _joinable(self) -> LauncherFile | None:
         """A launcher of our protocol that lives and answers; what is dead is swept away on the way."""
         self._nursery.reap()
+        await aio.run_blocking(self.threads, self._folder.sweep, KEEP_LOGS)
         for record in await aio.run_blocking(self.threads, self._folder.records):
             if not record.alive:
-                old = self._folder.age(record.launcher_id) > KEEP_LOGS
-                await aio.run_blocking(self.threads, self._folder.remove, record.launcher_id, logs=old)
+                await aio.run_blocking(self.threads, self._folder.remove, record.launcher_id, logs=False)
             elif record.protocol == PROTOCOL and await starter.answers(record.socket):
                 return record
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import socket
 import time
@@ -59,6 +60,14 @@ def started(pid: int) -> int | None:
     if len(fields) < 20 or fields[0] in {"Z", "X"}:
         return None
     return int(fields[19])
+
+
+def user() -> str:
+    """Who this process runs as: the name of its uid, or the uid where it has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def alive(pid: int | None, start: int | None) -> bool:
