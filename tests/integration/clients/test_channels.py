@@ -111,14 +111,16 @@ def test_comms_with_buffers(client: Channels) -> None:
 
 
 def test_a_message_of_50_mb_each_way(client: Channels) -> None:
+    """By comm: 50 MB of a cell's source would be a test of IPython's tokenizer."""
     size = 50_000_000
-    client.run("import hashlib")
+    client.run(COMM_TARGET)
+    client.send("comm_open", {"comm_id": "c1", "target_name": "echo", "data": {}})
 
-    done = client.run(f"text = 'x' * {size}; print(text)", 60)
-    assert len(done.text) == size + 1
+    client.send("comm_msg", {"comm_id": "c1", "data": "x" * size})
 
-    done = client.run(f"sent = '''{'y' * size}'''; print(len(sent))", 60, store_history=False)
-    assert done.text == f"{size}\n"
+    answer = client.wait_for(lambda m: m.type == "comm_msg", "the comm's answer", 60)
+    assert answer.content["data"] == {"echo": "x" * size}
+    assert len(client.run(f"print('y' * {size})", 60).text) == size + 1
 
 
 def test_an_interrupt_of_a_flooding_kernel_takes_effect_within_200_ms(
