@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jupyter_core.application import JupyterApp, base_aliases
+from jupyter_core.application import JupyterApp, base_aliases, base_flags
 from jupyter_core.paths import jupyter_data_dir
 from tornado.httpserver import HTTPServer
 from traitlets import Bool, Dict, Float, Integer, TraitError, Unicode, validate
@@ -33,7 +33,7 @@ from eg_core.kernels.requests import Composer
 from eg_core.kernelspecs.finder import KernelspecFinder
 from eg_core.launchers.credentials import CertificateAuthority
 from eg_core.listening import DataDirLock, bind, is_loopback
-from eg_core.plugins import PluginError, PluginManager
+from eg_core.plugins import PluginError, PluginManager, plugin_classes
 from eg_core.store.keys import load_key
 from eg_core.store.store import Store
 from eg_core.types import GatewayInfo
@@ -77,7 +77,7 @@ class EnterpriseGatewayApp(JupyterApp):
     version = __version__
     description = __doc__ or ""
     examples = """
-    EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machine only
+EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machine only
     eg serve --help-all                             # every option, the installed backends' included
     """
     aliases = {  # noqa: RUF012 - traitlets' own convention
@@ -89,7 +89,7 @@ class EnterpriseGatewayApp(JupyterApp):
         "data-dir": "EnterpriseGatewayApp.data_dir",
     }
     flags = {  # noqa: RUF012 - traitlets' own convention
-        "debug": ({"Application": {"log_level": 10}}, "Log at level DEBUG."),
+        **base_flags,
         "keep-kernels": (
             {"EnterpriseGatewayApp": {"keep_kernels": True}},
             "Kernels live on without a gateway for as long as it takes.",
@@ -146,8 +146,9 @@ class EnterpriseGatewayApp(JupyterApp):
         return value
 
     def initialize(self, argv: list[str] | None = None) -> None:
-        super().initialize(argv)
         self.environ = dict(os.environ)
+        self.classes = [*self.classes, *plugin_classes()]
+        super().initialize(argv)
         set_by_hand = self.config.get(type(self).__name__, {})
         for variable, (trait, cast) in ENVIRONMENT.items():
             value = self.environ.get(f"EG_{variable}") or self.environ.get(f"KG_{variable}")

@@ -149,6 +149,20 @@ class PluginManager:
         return repr(self.pm.get_name(plugin) or plugin)
 
 
+def plugin_classes() -> list[type[Plugin]]:
+    """The configurable classes of what is installed, for the help. What cannot be loaded is refused when serving."""
+    classes: list[type[Plugin]] = []
+    for kind in _installed_types(metadata.entry_points(group=GROUP)).values():
+        try:
+            loaded = kind.load()
+        except Exception as error:  # noqa: BLE001 - the help must come, whatever a plugin does
+            logging.getLogger(__name__).warning("Plugin %r (%s) cannot be loaded: %s", kind.name, kind.origin, error)
+            continue
+        if isinstance(loaded, type) and issubclass(loaded, Plugin):
+            classes.append(loaded)
+    return classes
+
+
 def _installed_types(entry_points: Iterable[metadata.EntryPoint]) -> dict[str, _Type]:
     types: dict[str, _Type] = {}
     for entry in sorted(entry_points, key=lambda e: e.name):
