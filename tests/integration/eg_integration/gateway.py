@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,10 +217,13 @@ class Gateway:
     def connect(self, kernel_id: str, **options: Any) -> Channels:
         return Channels(self.channels_url(kernel_id), self.token, **options)
 
+    def delete_all_of(self, kernel_ids: Iterable[str]) -> None:
+        for kernel_id in kernel_ids:
+            self.delete_kernel(kernel_id)
+
     def delete_all(self) -> None:
         """End all kernels, and wait until their processes are gone."""
-        for model in self.list_kernels():
-            self.delete_kernel(model["id"])
+        self.delete_all_of(model["id"] for model in self.list_kernels())
         wait_until(
             lambda: not self.list_kernels() and not self.kernels(),
             "all kernels to be gone from the gateway and from the host",
