@@ -80,3 +80,23 @@ def test_a_gateway_killed_at_any_time_of_a_launch_leaves_nothing(runtime_dir):
             gateway.stdout.close()
         for pid in marked(str(runtime_dir)):
             os.kill(pid, signal.SIGKILL)
+
+
+class TestWhatCanBeCut:
+    """The contract's one test that the local backend has no means for, over a fake that has."""
+
+    rig = BackendContract.rig
+    test_poll_says_unknown = BackendContract.test_poll_says_unknown_when_it_cannot_know
+
+    @pytest.fixture
+    def backend(self, runtime_dir):
+        away = runtime_dir / "away"
+
+        @contextlib.contextmanager
+        def cut():
+            away.touch()
+            yield
+            away.unlink()
+
+        settings = {"type": "eg_core.testing.fakes:LosesContact", "runtime_dir": str(runtime_dir), "away": str(away)}
+        return Subject("fake", settings, lease=2.0, cut=cut)
