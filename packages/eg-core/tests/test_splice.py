@@ -119,7 +119,7 @@ async def test_ping_pong_and_close_pass_untouched(legs):
         client = await RawClient.connect(gateway, context=context_of(legs))
         client.send(Opcode.PING, b"p" * 125)
         assert await client.receive() == (Opcode.PONG, b"p" * 125)
-        await until(lambda: launcher.channels, "a launcher")
+        await until(lambda: gateway.legs == 2, "spliced")
         launcher.channels[0].send(frame(Opcode.PING, b"\x00" * 7 + b"\x05"))
         assert await client.receive() == (Opcode.PING, b"\x00" * 7 + b"\x05")
         client.send(Opcode.PONG, b"\x00" * 7 + b"\x05")
@@ -274,7 +274,7 @@ async def test_what_the_client_sent_last_arrives_although_it_left():
 async def test_close_is_said_after_the_kernels_last_words(legs):
     async with running(**legs) as (gateway, launcher):
         client = await RawClient.connect(gateway, context=context_of(legs))
-        await until(lambda: launcher.channels, "a launcher")
+        await until(lambda: gateway.legs == 2, "spliced")
         (client_socket,) = gateway.kernel.sockets
         client_socket.close(4001, "The kernel died: signal 9.")  # the registry is faster than the channels
         launcher.channels[0].send(frame(Opcode.TEXT, b"last words"))
@@ -289,7 +289,7 @@ async def test_close_is_said_after_the_kernels_last_words(legs):
 async def test_close_waits_for_the_frame_to_end():
     async with running() as (gateway, launcher):
         client = await RawClient.connect(gateway)
-        await until(lambda: launcher.channels, "a launcher")
+        await until(lambda: gateway.legs == 2, "spliced")
         channels = launcher.channels[0]
         channels.send(frame_header(Opcode.TEXT, 6) + b"abc")
         await client.reader.readexactly(5)
@@ -305,7 +305,7 @@ async def test_close_waits_for_the_frame_to_end():
 async def test_close_cuts_where_the_frame_never_ends():
     async with running() as (gateway, launcher):
         client = await RawClient.connect(gateway)
-        await until(lambda: launcher.channels, "a launcher")
+        await until(lambda: gateway.legs == 2, "spliced")
         launcher.channels[0].send(frame_header(Opcode.TEXT, 6) + b"abc")
         assert await client.reader.readexactly(5) == b"\x81\x06abc"
         (client_socket,) = gateway.kernel.sockets
@@ -318,7 +318,7 @@ async def test_close_cuts_where_the_frame_never_ends():
 async def test_a_lost_launcher_of_a_dead_kernel():
     async with running() as (gateway, launcher):
         client = await RawClient.connect(gateway)
-        await until(lambda: launcher.channels, "a launcher")
+        await until(lambda: gateway.legs == 2, "spliced")
         gateway.kernel.state = KernelState.DEAD
         launcher.channels[0].reset()
         (code, reason), before = await client.receive_close()
@@ -333,7 +333,7 @@ async def test_a_lost_launcher_of_a_dead_kernel():
 async def test_a_lost_launcher_and_the_registrys_word():
     async with running() as (gateway, launcher):
         client = await RawClient.connect(gateway)
-        await until(lambda: launcher.channels, "a launcher")
+        await until(lambda: gateway.legs == 2, "spliced")
         (client_socket,) = gateway.kernel.sockets
         launcher.channels[0].reset()
         await until(lambda: gateway.legs == 1, "the launcher's leg lost")
