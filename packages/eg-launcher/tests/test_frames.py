@@ -87,6 +87,13 @@ def as_one(frame):
     return frame[0], payload(frame)
 
 
+def test_whitespace_around_json_is_json():
+    frame = encode("iopub", [b" " + PARTS[0] + b"\n", *PARTS[1:]], None)
+    assert json.loads(payload(frame))["header"] == HEADER
+    frame = encode("shell", [b" " + PARTS[0] + b"\n", *PARTS[1:]], V1_SUBPROTOCOL)
+    assert decode(frame[0], payload(frame), V1_SUBPROTOCOL).parts[0] == PARTS[0]
+
+
 def test_too_few_parts():
     with pytest.raises(ValueError, match="at least 4"):
         encode("iopub", PARTS[:3], None)

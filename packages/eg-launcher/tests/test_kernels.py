@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import ipykernel
 import pytest
 
+from eg_launcher import relay
 from eg_launcher.kernels import KernelError
 from eg_launcher.spawner import SpawnError
 from eg_launcher.websocket import Opcode
@@ -208,6 +210,8 @@ async def test_interrupt_keeps_variables(kernel_host, mode):
     reply = await client.ended(msg_id, timeout=5)
     assert reply.content["ename"] == "KeyboardInterrupt"
     await kernel.interrupt()  # idle: harmless
+    processed = client.request("kernel_info_request", {}, channel="control")
+    await until(lambda: client.is_idle(processed), "control behind the interrupt")
     after = await client.execute("x + 1")
     assert [m.content["data"]["text/plain"] for m in after if m.type == "execute_result"] == ["42"]
     assert not [m for m in client.messages if m.type == "interrupt_reply"]
@@ -257,19 +261,23 @@ def rss():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def test_many_messages_to_a_busy_kernel_wait_in_order_and_hold_up_no_interrupt(kernel_host):
+async def test_what_a_kernel_does_not_take_waits_in_order_and_holds_up_no_interrupt(kernel_host, monkeypatch):
+    monkeypatch.setattr(relay, "_SEND_HWM", 20)
     kernel = await kernel_host.ready()
     client = Client(kernel)
-    blocked = client.run("import time\nprint('now')\ntime.sleep(1000)")
+    blocked = client.run("import time\nprint('now')\nwhile True: time.sleep(0.01)")
     await until(lambda: client.text_of(blocked), "the sleep")
+    pid = kernel.describe()["process"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
     asked = []
-    while client.connection.reading and len(asked) < 20_000:
-        asked.append(client.request("is_complete_request", {"code": "x" * 1000}))
+    while client.connection.reading and len(asked) < 5000:
+        asked.append(client.request("is_complete_request", {"code": "x" * 16_000}))
     assert not client.connection.reading  # held here, and no more is read
     client.request("interrupt_request", {}, channel="control")
+    os.kill(pid, signal.SIGCONT)
     await client.ended(blocked)
-    await until(lambda: client.connection.reading, "reading again", timeout=30)
-    await until(lambda: client.is_idle(asked[-1]), "the last one's end", timeout=30)
+    await until(lambda: client.connection.reading, "reading again")
+    await until(lambda: client.is_idle(asked[-1]), "the last one's end")
     assert [m.parent_id for m in client.messages if m.type == "is_complete_reply"] == asked
 
 

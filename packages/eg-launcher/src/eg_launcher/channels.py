@@ -222,10 +222,13 @@ class Channel:
 
 def _valid_parent(parent: bytes) -> bytes:
     """A parent header that may go into a text frame."""
+    if parent[:1] != b"{" or parent[-1:] != b"}":
+        return b"{}"
     try:
-        return parent if parent[:1] == b"{" and str(parent, "utf-8") else b"{}"
+        str(parent, "utf-8")
     except UnicodeDecodeError:
         return b"{}"
+    return parent
 
 
 def _size(size: int) -> str:

@@ -18,6 +18,7 @@ from eg_launcher.wire import V1_SUBPROTOCOL
 
 _LARGE = 64 * 1024  # parts from this size on are not copied into one buffer with the others
 _MAX_PARTS = 65536
+_WHITESPACE = b" \t\r\n"  # JSON's; a text may stand between it
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def decode(opcode: Opcode, payload: bytes, subprotocol: str | None) -> ClientMes
 
 def _splice(channel: str, parts: Sequence[bytes], header: Mapping[str, Any]) -> list[bytes]:
     for name, part in zip(("header", "parent_header", "metadata", "content"), parts):
-        if part[:1] != b"{" or part[-1:] != b"}":
+        if (part[:1] != b"{" or part[-1:] != b"}") and not _is_object(part.strip(_WHITESPACE)):
             raise ValueError(f"the message's {name} is not a JSON object")
         if not part.isascii():
             _check_utf8(name, part)
@@ -82,6 +83,10 @@ def _splice(channel: str, parts: Sequence[bytes], header: Mapping[str, Any]) -> 
     ids = f',"msg_id":{msg_id},"msg_type":{msg_type},"parent_header":'.encode("ascii")
     tail = b',"buffers":[],"channel":"' + channel.encode("ascii") + b'"}'
     return [b'{"header":', parts[0], ids, parts[1], b',"metadata":', parts[2], b',"content":', parts[3], tail]
+
+
+def _is_object(part: bytes) -> bool:
+    return part[:1] == b"{" and part[-1:] == b"}"
 
 
 def _check_utf8(name: str, part: bytes) -> None:
@@ -160,7 +165,8 @@ def _from_v1(payload: bytes) -> ClientMessage:
     chunks = [payload[start:end] for start, end in zip(offsets, offsets[1:])]
     if len(chunks) < 5:
         raise ValueError(f"the message has {len(chunks)} parts; channel and four are needed")
-    return _checked(chunks[0].decode("ascii", "replace"), _load_object(chunks[1], "header"), chunks[1:])
+    header = chunks[1].strip(_WHITESPACE)
+    return _checked(chunks[0].decode("ascii", "replace"), _load_object(header, "header"), [header, *chunks[2:]])
 
 
 def _checked(channel: object, header: dict[str, Any], parts: list[bytes]) -> ClientMessage:
