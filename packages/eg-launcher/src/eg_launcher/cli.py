@@ -245,10 +245,14 @@ def _words(error: Exception) -> str:
 
 
 def _configure_log(path: str | None) -> None:
-    try:
-        handler: logging.Handler = logging.FileHandler(path) if path else logging.StreamHandler()
-    except OSError as error:
-        raise UsageError(f"the log {path} cannot be written: {_words(error)}") from None
+    if path is not None:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(f"the log {path} cannot be written: {_words(error)}") from None
+        handler: logging.Handler = logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8"))
+    else:
+        handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -266,11 +270,17 @@ def _run(settings: Settings, log: str | None, *, alone: bool) -> int:
     def ready(line: dict[str, Any]) -> None:
         if alone:
             print(how_to_connect(settings, line["endpoint"]), file=sys.stderr, flush=True)
-        print(json.dumps(line), flush=True)
-        _detach(log)
+        try:
+            print(json.dumps(line), flush=True)
+        except BrokenPipeError:
+            raise UsageError("who has started it reads no more") from None
+        finally:
+            _detach(log)
 
     try:
         return asyncio.run(run(settings, ready))
+    except KeyboardInterrupt:
+        return 130
     except (ListenError, SpawnError, HttpError) as error:
         raise UsageError(" ".join(str(error).split())) from None
 
@@ -290,7 +300,7 @@ def how_to_connect(settings: Settings, endpoint: dict[str, Any]) -> str:
         f"or send the header    Authorization: token {settings.token}",
     ]
     if not holds_one:
-        lines.append(f"Start a kernel first: POST {path.replace('/channels', '/start')} with its argv.")
+        lines.append(f"Start a kernel within 10 s: POST {path.replace('/channels', '/start')} with its argv.")
     return "\n".join([*lines, "Ctrl-C ends it" + (", not the kernel." if settings.attach else " and its kernel.")])
 
 

@@ -228,6 +228,8 @@ class HttpConnection(asyncio.Protocol):
         self._ending = True
         self._buffer.clear()
         self._server.forget(self)
+        if self._transport is not None:
+            self._transport.close()  # Python 3.9 complains of a TLS transport that only its peer has closed
         if self._websocket is not None:
             self._websocket.lost()
 
