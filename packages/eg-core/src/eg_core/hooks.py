@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
 from eg_core import aio
@@ -95,7 +95,7 @@ class Hooks:
 
     # -- backend --------------------------------------------------------------------------------------------
 
-    async def launch_kernel(self, request: LaunchRequest) -> AsyncIterator[KernelHandle | Progress]:
+    async def launch_kernel(self, request: LaunchRequest) -> AsyncGenerator[KernelHandle | Progress, None]:
         """Get a launcher running; yields each handle (store it before going on) and progress.
 
         Close it (``contextlib.aclosing``) when you leave early: the backend cleans up then.

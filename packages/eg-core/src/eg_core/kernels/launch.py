@@ -102,7 +102,7 @@ class Launch:
 
     async def _get_launcher(self, request: LaunchRequest) -> KernelHandle:
         handle: KernelHandle | None = None
-        async with contextlib.aclosing(self._registry.hooks.launch_kernel(request)) as steps:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._registry.hooks.launch_kernel(request)) as steps:
             async for step in steps:
                 if isinstance(step, Progress):
                     self._kernel.progress = step.message

@@ -48,20 +48,20 @@ class Observer:
                     await self.lost(kernel, _FORGOTTEN)
 
     async def link_lost(self, link: LauncherLink) -> None:
-        """Ask the backend for its verdict at once; without any kernel left the launcher has simply ended."""
+        """Ask the backend for its verdict at once; a launcher that has ended and holds no kernel is forgotten."""
         mine = [kernel for kernel in self._registry.all_kernels() if kernel.link is link]
-        handles = [kernel.record.handle for kernel in mine if kernel.record.handle is not None]
-        if handles:
-            poll = await self._registry.hooks.poll_kernels(handles[0].backend, handles)
-            await self.judge(poll.statuses)
-        if not any(kernel.link is link for kernel in self._registry.all_kernels()):
+        handles = [kernel.record.handle for kernel in mine if kernel.record.handle is not None] or [link.handle]
+        poll = await self._registry.hooks.poll_kernels(link.handle.backend, handles)
+        await self.judge(poll.statuses)
+        ended = all(status.state is Liveness.EXITED for status in poll.statuses.values())
+        if ended and not any(kernel.link is link for kernel in self._registry.all_kernels()):
             await self._registry.launchers.forget(link.launcher_id)
 
     async def judge(self, statuses: Mapping[str, KernelStatus]) -> None:
         """Act on a backend's statuses: only EXITED says anything."""
         for kernel_id, status in statuses.items():
             kernel = self._registry.find(kernel_id)
-            if kernel is None or status.state.value != "exited":
+            if kernel is None or status.state is not Liveness.EXITED:
                 continue
             kernel.verdict = status.detail
             kernel.gone.set()

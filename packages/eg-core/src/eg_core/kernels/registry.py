@@ -254,9 +254,10 @@ class KernelRegistry:
         await asyncio.gather(
             *(self.end(kernel.id, "gateway ended") for kernel in self.kernels()), return_exceptions=True
         )
-        pending = [task for task in self._tasks if not task.done()]
-        if pending:
-            await asyncio.wait(pending, timeout=timeout)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while self._kernels and self._tasks and (left := deadline - loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
     async def _resume(self, kernel: Kernel) -> None:
         handle = kernel.record.handle
