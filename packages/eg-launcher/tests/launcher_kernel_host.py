@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 
 from eg_launcher.channels import Channel
@@ -20,6 +21,7 @@ from eg_launcher.wire import V1_SUBPROTOCOL
 
 IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 TIMEOUT = 15.0
+HAS_SUBSHELLS = int(version("ipykernel").split(".")[0]) >= 7
 
 
 async def until(condition, what="the condition", timeout=TIMEOUT):

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import ipykernel
 import pytest
 
 from eg_launcher import relay
@@ -16,9 +15,9 @@ from eg_launcher.kernels import KernelError
 from eg_launcher.spawner import SpawnError
 from eg_launcher.websocket import Opcode
 from eg_launcher.wire import CLOSE_KERNEL_ENDED, PEER_GWCLIENT, V1_SUBPROTOCOL
-from launcher_kernel_host import IPYKERNEL, Client, until
+from launcher_kernel_host import HAS_SUBSHELLS, IPYKERNEL, Client, until
 
-NEEDS_SUBSHELLS = pytest.mark.skipif(ipykernel.version_info < (7,), reason="this ipykernel has no subshells")
+NEEDS_SUBSHELLS = pytest.mark.skipif(not HAS_SUBSHELLS, reason="this ipykernel has no subshells")
 PROTOCOLS = pytest.mark.parametrize("subprotocol", [None, V1_SUBPROTOCOL], ids=["json", "v1"])
 
 

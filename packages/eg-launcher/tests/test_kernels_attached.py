@@ -7,11 +7,10 @@ import signal
 import sys
 from pathlib import Path
 
-import ipykernel
 import pytest
 
 from eg_launcher.kernels import KernelError
-from launcher_kernel_host import Client, until
+from launcher_kernel_host import HAS_SUBSHELLS, Client, until
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ async def test_it_is_served_like_any_other(kernel_host, foreign):
     assert kernel.exit["reason"] == "shutdown"
 
 
-@pytest.mark.skipif(ipykernel.version_info < (7,), reason="this ipykernel has no subshells to end the cell from")
+@pytest.mark.skipif(not HAS_SUBSHELLS, reason="this ipykernel has no subshells to end the cell from")
 async def test_a_busy_one_is_ready_and_busy_until_it_comes_to_us(kernel_host, foreign):
     _, info = foreign
     first = kernel_host.attached(info)
