@@ -123,7 +123,10 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
     dead_kernel_ttl = Float(600.0, help="Seconds a dead kernel's model stays, with the reason.").tag(config=True)
     poll_interval = Float(10.0, help="Seconds between two looks at what really runs.").tag(config=True)
     keep_kernels = Bool(
-        False, help="Kernels on this machine live on without a gateway for ever, not for 120 s (EG_KEEP_KERNELS)."
+        False, help="Kernels on this machine live on without a gateway for ever, whatever the lease (EG_KEEP_KERNELS)."
+    ).tag(config=True)
+    lease = Float(
+        Settings.lease, help="Seconds that kernels on this machine live on without a gateway, unless keep_kernels."
     ).tag(config=True)
     data_dir = Unicode(
         help="Folder of the store and its key; default: one per port in Jupyter's data folder (EG_DATA_DIR)."
@@ -138,7 +141,7 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
     def _valid_base_url(self, proposal: Any) -> str:
         return "/" + "".join(f"{part}/" for part in proposal["value"].split("/") if part)
 
-    @validate("kernel_launch_timeout", "dead_kernel_ttl", "poll_interval")
+    @validate("kernel_launch_timeout", "dead_kernel_ttl", "poll_interval", "lease")
     def _positive(self, proposal: Any) -> float:
         value = float(proposal["value"])
         if value <= 0:
@@ -227,7 +230,7 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             launch_timeout=self.kernel_launch_timeout,
             poll_interval=self.poll_interval,
             dead_ttl=self.dead_kernel_ttl,
-            lease=0.0 if self.keep_kernels else Settings.lease,
+            lease=0.0 if self.keep_kernels else self.lease,
         )
         launchers = Launchers(store=store, hooks=hooks, authority=authority, lease=settings.lease, log=self.log)
         registry = KernelRegistry(store=store, hooks=hooks, launchers=launchers, settings=settings, log=self.log)
