@@ -47,7 +47,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - there is one thread
+                preexec_fn=_end_with_parent(end_signal),  # noqa: PLW1509 - there is one thread
             )
         self.pid = self._process.pid
 
@@ -95,16 +95,16 @@ class Child:
         return "".join(["\nIts last lines:", *(f"\n  {line}" for line in said)]) if said else ""
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """For ``preexec_fn``: SIGTERM when the parent dies. Linux has it; elsewhere a killed parent leaves its children."""
+def _end_with_parent(end_signal: signal.Signals) -> Callable[[], None] | None:
+    """For ``preexec_fn``: the signal when the parent dies. Only Linux has it; elsewhere the children stay."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
     parent = os.getpid()
 
     def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(PR_SET_PDEATHSIG, end_signal)
         if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), end_signal)
 
     return prepare

@@ -38,10 +38,7 @@ def run(argv: list[str]) -> int:
         return 2
     _interrupt_on(signal.SIGTERM, signal.SIGHUP)
     try:
-        with tempfile.TemporaryDirectory(prefix="eg-lab-") as folder, _gateway(Path(folder)) as gateway:
-            if args.notebook:
-                return _run_notebook(args.notebook, args.kernel, gateway)
-            return _run_lab(args.port, gateway)
+        return _run_notebook(args.notebook, args.kernel) if args.notebook else _run_lab(args.port)
     except KeyboardInterrupt:
         return INTERRUPTED
     except ChildError as error:
@@ -83,63 +80,71 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def _gateway(folder: Path) -> Iterator[Gateway]:
+def _gateway() -> Iterator[Gateway]:
     token = secrets.token_urlsafe(32)
-    data_dir = folder / "gateway"
-    argv = ["serve", "--ip=127.0.0.1", "--port=0", f"--data-dir={data_dir}"]
-    env = {**_without(os.environ, "EG_", "KG_"), "EG_AUTH_TOKEN": token}
-    print("Starting the gateway …", flush=True)
-    # SIGINT ends the kernels too, at once: there is no terminal to confirm it at.
-    with Child(
-        "gateway",
-        [sys.executable, "-m", "eg_core.cli.main", *argv],
-        env=env,
-        log=folder / "gateway.log",
-        end_signal=signal.SIGINT,
-    ) as child:
-        url = child.wait_until(lambda: child.find_in_log(r"is available at (http://\S+)"), READY_TIMEOUT)
-        yield Gateway(url, token, folder, child)
+    with tempfile.TemporaryDirectory(prefix="eg-lab-") as name:
+        folder = Path(name)
+        command = [sys.executable, "-m", "eg_core.cli.main", "serve", "--ip=127.0.0.1", "--port=0"]
+        print("Starting the gateway …", flush=True)
+        # SIGINT ends the kernels too, at once: there is no terminal to confirm it at.
+        with Child(
+            "gateway",
+            [*command, f"--data-dir={folder / 'gateway'}"],
+            env={**_without(os.environ, "EG_", "KG_"), "EG_AUTH_TOKEN": token},
+            log=folder / "gateway.log",
+            end_signal=signal.SIGINT,
+        ) as child:
+            url = child.wait_until(lambda: child.find_in_log(r"is available at (http://\S+)"), READY_TIMEOUT)
+            yield Gateway(url, token, folder, child)
 
 
 def _without(environ: Mapping[str, str], *prefixes: str) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith(prefixes)}
 
 
-def _run_notebook(path: Path, kernel: str | None, gateway: Gateway) -> int:
+def _run_notebook(path: Path, kernel: str | None) -> int:
     from eg_core.cli.notebook import NotebookError, NotebookRun  # noqa: PLC0415 - nbclient comes with the extra only
     from eg_core.cli.remote import RemoteError  # noqa: PLC0415
 
     try:
-        return 0 if NotebookRun(path, gateway.url, gateway.token, kernel).run() else 1
+        notebook = NotebookRun(path, kernel)
+        with _gateway() as gateway:
+            return 0 if notebook.run(gateway.url, gateway.token) else 1
     except (NotebookError, RemoteError) as error:
         print(f"eg lab: {error}", file=sys.stderr)
         return 1
 
 
-def _run_lab(port: int, gateway: Gateway) -> int:
+def _run_lab(port: int) -> int:
     token = secrets.token_urlsafe(32)
-    env = {**_without(os.environ, "JUPYTER_GATEWAY_"), **gateway.environment(), "JUPYTER_TOKEN": token}
     argv = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
     if os.geteuid() == 0:
         argv.append("--allow-root")
-    print("Starting JupyterLab …", flush=True)
-    with Child("JupyterLab server", argv, env=env, log=gateway.folder / "jupyterlab.log") as server:
-        info = Path(jupyter_runtime_dir()) / f"jpserver-{server.pid}.json"
-        url = server.wait_until(lambda: _server_url(info), READY_TIMEOUT)
-        print(
-            f"\n    {url}lab?token={token}\n\n"
-            f"Open this URL. The gateway is at {gateway.url}, the logs are in {gateway.folder}.\n"
-            "Ctrl-C here ends JupyterLab, the gateway and the kernels.",
-            flush=True,
-        )
-        try:
-            while True:
-                server.check()
-                gateway.child.check()
-                time.sleep(0.5)
-        except KeyboardInterrupt:
-            print("\nEnding JupyterLab, the gateway and the kernels …", flush=True)
+    with _gateway() as gateway:
+        print("Starting JupyterLab …", flush=True)
+        env = {**_without(os.environ, "JUPYTER_GATEWAY_"), **gateway.environment(), "JUPYTER_TOKEN": token}
+        with Child("JupyterLab server", argv, env=env, log=gateway.folder / "jupyterlab.log") as server:
+            info = Path(jupyter_runtime_dir()) / f"jpserver-{server.pid}.json"
+            url = server.wait_until(lambda: _server_url(info), READY_TIMEOUT)
+            print(
+                f"\n    {url}lab?token={token}\n\n"
+                f"Open this URL. The gateway is at {gateway.url}, the logs are in {gateway.folder}.\n"
+                "Ctrl-C here ends JupyterLab, the gateway and the kernels.",
+                flush=True,
+            )
+            _watch(server, gateway.child)
     return 0
+
+
+def _watch(*children: Child) -> None:
+    """Until Ctrl-C. Raises ChildError when one of them ends."""
+    try:
+        while True:
+            for child in children:
+                child.check()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("\nEnding JupyterLab, the gateway and the kernels …", flush=True)
 
 
 def _server_url(info: Path) -> str | None:

@@ -56,8 +56,6 @@ class NotebookRun:
     """One run: the notebook is read when this is made, and written when ``run`` ends."""
 
     path: Path
-    url: str
-    token: str
     kernel_name: str | None = None
     notebook: nbformat.NotebookNode = field(init=False)
     _started: float = 0.0
@@ -66,12 +64,11 @@ class NotebookRun:
     def __post_init__(self) -> None:
         self.notebook = read(self.path)
 
-    def run(self) -> bool:
+    def run(self, url: str, token: str) -> bool:
         """True when every cell ran without an error. NotebookError and RemoteError: no cell was run."""
-        return asyncio.run(self._run())
+        return asyncio.run(self._run(RemoteKernel(url, token)))
 
-    async def _run(self) -> bool:
-        kernel = RemoteKernel(self.url, self.token)
+    async def _run(self, kernel: RemoteKernel) -> bool:
         name = await self._choose(kernel)
         print(f"Starting a kernel: {name}", flush=True)
         try:
