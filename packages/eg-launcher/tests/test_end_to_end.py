@@ -345,11 +345,8 @@ import os, subprocess, sys, time
 subprocess.Popen(["sleep", "1000"])
 subprocess.Popen(["setsid", "sleep", "1001"])
 subprocess.Popen(["bash", "-c", "(setsid sleep 1002 &) ; exit"], stdin=subprocess.DEVNULL).wait()
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        time.sleep(1003)
-    os._exit(0)
+daemon = "import os, time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); time.sleep(1003)"
+subprocess.Popen([sys.executable, "-c", daemon]).wait()
 print("family", flush=True)
 """
 
