@@ -18,6 +18,7 @@ import websockets
 from tornado.httpclient import HTTPRequest
 
 from eg_core.handlers import channels as channels_module
+from eg_core.handlers import hold as hold_module
 from eg_core.handlers.leg import Leg, Switchboard
 from eg_core.handlers.splice import FrameBoundary
 from eg_core.kernels.states import KernelState
@@ -269,6 +270,54 @@ async def test_what_the_client_sent_last_arrives_although_it_left():
         await client.close()
         await until(lambda: launcher.channels[0].ended, "the launcher's side ended")
         assert [p for _, p in launcher.channels[0].received[1:]] == [b"%d" % i * 1000 for i in range(200)]
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls-launcher"])
+async def test_what_the_client_sent_last_arrives_although_nobody_takes_the_answers(tmp_path, tls):
+    """The gateway has unread answers when the client goes: closing with them would take away what went before."""
+    async with running(launcher_tls=make_tls(tmp_path) if tls else None) as (gateway, launcher):
+        client = await RawClient.connect(gateway)
+        client.send(Opcode.TEXT, b"hello")
+        await client.receive()
+        client.writer.transport.pause_reading()
+        client.writer.write(b"".join(frame(Opcode.BINARY, b"%d" % i * 1000, masked=True) for i in range(2000)))
+        await client.writer.drain()
+        await until(lambda: client.writer.transport.get_write_buffer_size() == 0, "all sent")
+        await client.close()
+        await until(lambda: launcher.channels[0].ended, "the launcher's side ended")
+        assert len(launcher.channels[0].received) == 2001
+        await until(lambda: gateway.legs == 0, "both legs closed")
+
+
+async def test_close_waits_for_a_kernel_that_still_talks():
+    async with running() as (gateway, _):
+        client = await RawClient.connect(gateway)
+        client.send(Opcode.TEXT, b"flood 3000 50000")
+        await client.receive()
+        (client_socket,) = gateway.kernel.sockets
+        client_socket.close(4002, "Ended.")
+        (code, _), before = await client.receive_close()
+        assert (code, len(before)) == (4002, 2999)
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_what_openssl_has_decrypted_is_not_left_there(tmp_path, monkeypatch, held):
+    """No selector tells of it: a record that is longer than what is read at a time must be read to its end."""
+    monkeypatch.setattr(hold_module, "HELD_MAX", 500)
+    contexts = make_tls(tmp_path)
+    async with running(client_tls=contexts, launcher_tls=contexts) as (gateway, _):
+        board = gateway.application.settings["switchboard"] = Switchboard()
+        board.buffer = bytearray(500)
+        board.view = memoryview(board.buffer)
+        gateway.kernel.state = KernelState.STARTING if held else KernelState.READY
+        client = await RawClient.connect(gateway, context=contexts[1])
+        await until(lambda: gateway.legs == (1 if held else 2), "there")
+        client.send(Opcode.BINARY, b"r" * 12_000)
+        if held:
+            (client_socket,) = gateway.kernel.sockets
+            await until(lambda: not client_socket._hold._leg._reading, "not read any more")
+            gateway.kernel.state = KernelState.READY
+        assert await client.receive() == (Opcode.BINARY, b"r" * 12_000)
 
 
 async def test_close_is_said_after_the_kernels_last_words(legs):

@@ -202,10 +202,13 @@ class Splice:
             other.resume()
 
     def broken(self, leg: Leg) -> None:
-        if leg is self._client:
-            self._leg_ended(leg)
+        """Nothing can be said to it any more, but it may have last words to be read; its end follows them."""
+        if leg is self._launcher:
+            self._client.pause()
         else:
-            self._client.pause()  # the launcher may still have last words to be read; its end follows them
+            self._launcher.pause()
+            if len(self._launcher.out) <= HIGH_WATER:
+                self._client.resume()
 
     # -- ends ------------------------------------------------------------------------------------------------
 
@@ -215,7 +218,7 @@ class Splice:
             return
         boundary = self._boundary
         self._launcher.close()
-        if boundary.closed or not boundary.between:
+        if boundary.closed or not boundary.between or self._client.failed:
             self._end()
         elif self._closing is not None:
             self.finish(*self._closing)
