@@ -27,7 +27,7 @@ v4 = nbformat.v4
 
 @pytest.fixture(scope="module")
 def homes() -> Iterator[list[str]]:
-    """The tests' homes; when all tests have ended, nothing that ran in any of them is left (launchers linger a while)."""
+    """The tests' homes; when all have ended, nothing that ran in any of them is left (launchers linger a while)."""
     with contextlib.ExitStack() as stack:
         folders: list[str] = []
         yield folders
@@ -181,7 +181,7 @@ def test_ctrl_c_ends_a_run_and_writes_what_was_there(environment: dict[str, str]
 
 
 def test_killed_it_leaves_nothing(environment: dict[str, str], tmp_path: Path) -> None:
-    """The fixture `homes` looks. The gateway is told by the system; that it takes less than a lease shows that it was told."""
+    """The fixture `homes` looks. That it takes less than a lease shows that the gateway was told."""
     path = notebook(tmp_path / "a.ipynb", "import time; time.sleep(600)")
     log = tmp_path / "log.txt"
     with running(environment, log, path) as process:
