@@ -513,6 +513,7 @@ def test_attach_puts_a_running_kernel_on_a_websocket(launch):
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel()
     try:
+        answers(manager)
         launcher = launch("loopback", "--connection-file", manager.connection_file, mode="attach")
         wait_until(lambda: "token=" in "".join(launcher.errors))
         url = next(line.strip() for line in launcher.errors if "token=" in line)
@@ -524,14 +525,18 @@ def test_attach_puts_a_running_kernel_on_a_websocket(launch):
         launcher.process.send_signal(signal.SIGINT)
         assert launcher.process.wait(LIMIT) == 0
         assert manager.is_alive()
-        again = manager.client()
-        again.start_channels()
-        try:
-            again.wait_for_ready(timeout=LIMIT)
-        finally:
-            again.stop_channels()
+        answers(manager)
     finally:
         manager.shutdown_kernel(now=True)
+
+
+def answers(manager):
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=LIMIT)
+    finally:
+        client.stop_channels()
 
 
 def test_spawn_starts_a_kernel_of_its_own(launch):
