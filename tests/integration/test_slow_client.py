@@ -76,7 +76,7 @@ def _wakes_up(client: Channels) -> None:
         done = client.run("print('awake')", 60)
     except Closed as closed:
         pytest.fail(f"the socket was closed: {closed}")
-    assert done.text == "awake\n"
+    assert done.text.endswith("awake\n")  # perhaps after the word that something was lost before it
     texts = [m.content["text"] for m in client.seen if m.type == "stream"]
     received = sum(len(text) for text in texts if text.startswith("x"))
     assert received >= TOTAL or [text for text in texts if "lost" in text], "nothing is said of what is missing"

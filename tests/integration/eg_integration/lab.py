@@ -23,6 +23,21 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 
+WITHIN_VIEW = """(dialog, words) => {
+  const nodes = document.createTreeWalker(dialog, NodeFilter.SHOW_TEXT);
+  while (nodes.nextNode()) {
+    const at = nodes.currentNode.data.indexOf(words);
+    if (at >= 0) {
+      const range = document.createRange();
+      range.setStart(nodes.currentNode, at);
+      range.setEnd(nodes.currentNode, at + words.length);
+      const [inner, outer] = [range.getBoundingClientRect(), dialog.getBoundingClientRect()];
+      return inner.left >= outer.left && inner.right <= outer.right && inner.bottom <= outer.bottom;
+    }
+  }
+  return false;
+}"""
+
 
 def find_chromium() -> str | None:
     return os.environ.get("EG_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -69,6 +84,10 @@ class LabNotebook:
 
     def accept(self) -> None:
         self.page.locator(".jp-Dialog .jp-mod-accept").click()
+
+    def dialog_shows(self, words: str) -> bool:
+        """Whether the words are within the dialog's visible part, not only somewhere to the right of it."""
+        return bool(self.page.locator(".jp-Dialog-content").evaluate(WITHIN_VIEW, words))
 
     def close_and_shut_down(self) -> None:
         """File → Close and Shut Down Notebook."""
