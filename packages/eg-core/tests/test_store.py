@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eg_core.errors import InvalidRequest
-from eg_core.store.records import KernelRecord, LauncherRecord
+from eg_core.errors import InvalidRequest, LaunchDenied
+from eg_core.store.records import KernelRecord, LauncherRecord, Quota, SessionRecord
 from eg_core.store.rows import KERNEL_FIELDS, LIMITS, MESSAGE_LENGTH
 from eg_core.store.store import DuplicateKernel, Store, StoreError, StoreUnavailable
 from eg_core.types import KernelHandle, KernelStart, ProcessInfo
@@ -553,3 +553,63 @@ async def test_processes_that_start_at_once_share_one_store(url, key):
     await store.close()
     assert set(states.values()) == {"ready"}
     assert len(states) == 20
+
+
+# -- quota and sessions -------------------------------------------------------------------------------------------
+
+COUNTED = frozenset({"launching", "ready"})
+
+
+async def outcomes(work):
+    done = await asyncio.gather(*work, return_exceptions=True)
+    return [
+        getattr(error, "reason", error) for error in done if error is not None and not isinstance(error, KernelRecord)
+    ]
+
+
+async def test_racing_kernels_never_pass_the_quota_even_from_two_stores(url, store, key):
+    quota = Quota(COUNTED, total=5, per_owner=3)
+    second = Store(url, key)
+    await second.open()
+    stores = (store, second)
+    refused = await outcomes(
+        stores[n % 2].add_kernel(record(f"k{n}", owner=f"user{n % 3}"), quota=quota) for n in range(60)
+    )
+    await second.close()
+    assert len(await store.kernels()) == 5
+    assert set(refused) <= {"max_kernels", "max_kernels_per_user"}
+    assert len(refused) == 55
+
+
+async def test_what_is_not_in_a_counted_state_takes_no_place(store):
+    quota = Quota(COUNTED, total=1)
+    await store.add_kernel(record("a"), quota=quota)
+    with pytest.raises(LaunchDenied, match="max_kernels is 1"):
+        await store.add_kernel(record("b"), quota=quota)
+    await store.update_kernel("a", state="dead")
+    await store.add_kernel(record("b"), quota=quota)
+    with pytest.raises(LaunchDenied):
+        await store.update_kernel("a", expect="dead", state="launching", quota=quota)
+    assert (await store.update_kernel("b", state="ready", quota=quota)).state == "ready"
+    await store.remove_kernel("b")
+    assert (await store.update_kernel("a", expect="dead", state="launching", quota=quota)).state == "launching"
+
+
+async def test_a_users_quota_of_nothing_lets_nobody_start(store):
+    with pytest.raises(LaunchDenied, match="user 'alice' has 0 kernels"):
+        await store.add_kernel(record("a"), quota=Quota(COUNTED, per_owner=0))
+    await store.add_kernel(record("a"), quota=Quota(COUNTED))
+
+
+async def test_sessions_are_kept_changed_and_removed(store):
+    one = SessionRecord("s1", "k1", "alice", "a/ü.ipynb", "ü", "notebook", 1.5)
+    await store.add_session(one)
+    assert await store.sessions() == [one]
+    other = dataclasses.replace(one, kernel_id="k2", path="b")
+    assert await store.update_session(other)
+    assert await store.sessions() == [other]
+    with pytest.raises(InvalidRequest, match="path must have at most"):
+        await store.update_session(dataclasses.replace(one, path="x" * 5000))
+    assert await store.remove_session("s1")
+    assert not await store.remove_session("s1")
+    assert not await store.update_session(one)

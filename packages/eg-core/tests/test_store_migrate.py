@@ -83,7 +83,7 @@ def test_a_newer_schema_is_refused_before_anything_is_read(engine, tmp_path):
 
 def test_an_older_store_with_another_key_is_left_alone(engine, tmp_path, monkeypatch):
     migrate.prepare(engine, Cipher(KEY))
-    monkeypatch.setattr(migrate, "REVISION", "0002")
+    monkeypatch.setattr(migrate, "REVISION", "0998")
     monkeypatch.setattr(migrate, "upgrade", lambda _: pytest.fail("migrated with a wrong key"))
     with pytest.raises(StoreError, match="another key"):
         migrate.prepare(engine, Cipher(bytes(31) + b"x"))

@@ -42,3 +42,29 @@ class LauncherRecord:
     backend: str
     token: str = field(repr=False)
     created_at: float
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many kernels may be in ``states`` at the same time; None is no limit. Counted where the row is written."""
+
+    states: frozenset[str]
+    total: int | None = None
+    per_owner: int | None = None
+
+    @property
+    def limits(self) -> bool:
+        return self.total is not None or self.per_owner is not None
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """A document that a client has bound to a kernel. ``owner`` is its kernel's."""
+
+    session_id: str
+    kernel_id: str
+    owner: str
+    path: str
+    name: str
+    type: str
+    created_at: float

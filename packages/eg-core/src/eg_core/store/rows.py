@@ -14,8 +14,8 @@ from typing import Any
 from eg_core.errors import InvalidRequest
 from eg_core.store.cipher import Cipher
 from eg_core.store.errors import StoreError
-from eg_core.store.records import KernelRecord, LauncherRecord
-from eg_core.store.schema import NAME_LENGTH
+from eg_core.store.records import KernelRecord, LauncherRecord, SessionRecord
+from eg_core.store.schema import NAME_LENGTH, PATH_LENGTH
 from eg_core.types import KernelHandle, KernelStart, ProcessInfo
 
 # In bytes of JSON.
@@ -90,6 +90,17 @@ def launcher_values(record: LauncherRecord, cipher: Cipher) -> dict[str, Any]:
 def launcher_record(row: Mapping[str, Any], cipher: Cipher) -> LauncherRecord:
     token = cipher.unseal(row["token"], f"launchers/{row['launcher_id']}/token").decode()
     return LauncherRecord(row["launcher_id"], row["backend"], token, row["created_at"])
+
+
+def session_values(record: SessionRecord) -> dict[str, Any]:
+    values = dataclasses.asdict(record)
+    for name in ("session_id", "kernel_id", "owner", "type"):
+        check_name(name, values[name])
+    for name in ("path", "name"):
+        if "\0" in values[name] or len(values[name]) > PATH_LENGTH:
+            raise InvalidRequest(f"{name} must have at most {PATH_LENGTH} characters and no NUL byte.")
+        values[name] = _clean(values[name], PATH_LENGTH)
+    return values
 
 
 def place(kernel_id: str, name: str) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from sqlalchemy import Double, LargeBinary, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration. A store that says so is opened without loading alembic."""
 
 VERSION_TABLE = "eg_schema"
 
 NAME_LENGTH = 255
+PATH_LENGTH = 4096
 
 
 class Base(DeclarativeBase):
@@ -49,6 +50,18 @@ class KernelRow(Base):
     exit: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float] = mapped_column(Double)
     updated_at: Mapped[float] = mapped_column(Double)
+
+
+class SessionRow(Base):
+    __tablename__ = "eg_sessions"
+
+    session_id: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
+    kernel_id: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    owner: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    path: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    type: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    created_at: Mapped[float] = mapped_column(Double)
 
 
 class LauncherRow(Base):

@@ -22,8 +22,9 @@ from eg_core.store import migrate, rows
 from eg_core.store.cipher import Cipher
 from eg_core.store.engine import POSTGRESQL_POOL, READ_ONLY, describe_url, make_engine, parse_url
 from eg_core.store.errors import DuplicateKernel, StoreError, StoreUnavailable
-from eg_core.store.records import KernelRecord, LauncherRecord
-from eg_core.store.schema import KernelRow, LauncherRow, SecretRow
+from eg_core.store.quota import check_quota
+from eg_core.store.records import KernelRecord, LauncherRecord, Quota, SessionRecord
+from eg_core.store.schema import KernelRow, LauncherRow, SecretRow, SessionRow
 
 __all__ = ["DuplicateKernel", "KernelRecord", "LauncherRecord", "Store", "StoreError", "StoreUnavailable"]
 
@@ -70,23 +71,27 @@ class Store:
 
     # -- kernels --------------------------------------------------------------------------------------------
 
-    async def add_kernel(self, record: KernelRecord) -> None:
-        """Raises DuplicateKernel when the id exists, InvalidRequest for a field out of bounds."""
+    async def add_kernel(self, record: KernelRecord, *, quota: Quota | None = None) -> None:
+        """Raises DuplicateKernel when the id exists, InvalidRequest for a field out of bounds, LaunchDenied when
+        ``quota`` is used up."""
         values = rows.kernel_values(record, self._cipher)
-        await self._run(lambda: self._add_kernel(record.kernel_id, values))
+        await self._run(lambda: self._add_kernel(record.kernel_id, values, quota))
 
     async def kernels(self) -> list[KernelRecord]:
         """All of them, oldest first."""
         return await self._run(self._kernels)
 
-    async def update_kernel(self, kernel_id: str, *, expect: str | None = None, **fields: Any) -> KernelRecord | None:
-        """Change fields and ``updated_at``; None if the row is gone or its state is not ``expect``."""
+    async def update_kernel(
+        self, kernel_id: str, *, expect: str | None = None, quota: Quota | None = None, **fields: Any
+    ) -> KernelRecord | None:
+        """Change fields and ``updated_at``; None if the row is gone or its state is not ``expect``. Raises
+        LaunchDenied when ``quota`` is used up by others."""
         for name in fields:
             if name not in rows.KERNEL_FIELDS or name in _FIXED_FIELDS:
                 raise TypeError(f"a kernel's {name} cannot be updated")
         fields.setdefault("updated_at", time.time())
         values = rows.changed_values(kernel_id, fields, self._cipher)
-        return await self._run(lambda: self._update_kernel(kernel_id, expect, values))
+        return await self._run(lambda: self._update_kernel(kernel_id, expect, values, quota))
 
     async def remove_kernel(self, kernel_id: str) -> None:
         """Gone already is success."""
@@ -104,6 +109,27 @@ class Store:
     async def remove_launcher(self, launcher_id: str) -> None:
         """Gone already is success."""
         await self._run(lambda: self._delete(LauncherRow, LauncherRow.launcher_id, launcher_id))
+
+    # -- sessions -------------------------------------------------------------------------------------------
+
+    async def add_session(self, record: SessionRecord) -> None:
+        values = rows.session_values(record)
+        await self._run(lambda: self._write(insert(SessionRow).values(values)))
+
+    async def sessions(self) -> list[SessionRecord]:
+        """All of them, oldest first; also those whose kernel is gone."""
+        return await self._run(self._sessions)
+
+    async def update_session(self, record: SessionRecord) -> bool:
+        """Write every field; False if the row is gone."""
+        values = rows.session_values(record)
+        where = SessionRow.session_id == record.session_id
+        return bool(await self._run(lambda: self._write(update(SessionRow).where(where).values(values))))
+
+    async def remove_session(self, session_id: str) -> bool:
+        """False if it is gone already."""
+        where = SessionRow.session_id == session_id
+        return bool(await self._run(lambda: self._write(delete(SessionRow).where(where))))
 
     # -- secrets --------------------------------------------------------------------------------------------
 
@@ -139,10 +165,12 @@ class Store:
         assert self._engine is not None
         return self._engine
 
-    def _add_kernel(self, kernel_id: str, values: dict[str, Any]) -> None:
+    def _add_kernel(self, kernel_id: str, values: dict[str, Any], quota: Quota | None) -> None:
         for _attempt in range(_ATTEMPTS):  # the row in the way may be removed before it is read
             try:
                 with self._opened.begin() as connection:
+                    if quota is not None:
+                        check_quota(connection, quota, kernel_id, values["owner"])
                     connection.execute(insert(KernelRow).values(values))
                     return
             except IntegrityError:
@@ -155,11 +183,15 @@ class Store:
         found = self._read(select(KernelRow).order_by(KernelRow.created_at, KernelRow.kernel_id))
         return [rows.kernel_record(row, self._cipher) for row in found]
 
-    def _update_kernel(self, kernel_id: str, expect: str | None, values: dict[str, Any]) -> KernelRecord | None:
+    def _update_kernel(
+        self, kernel_id: str, expect: str | None, values: dict[str, Any], quota: Quota | None
+    ) -> KernelRecord | None:
         change = update(KernelRow).where(KernelRow.kernel_id == kernel_id)
         if expect is not None:
             change = change.where(KernelRow.state == expect)
         with self._opened.begin() as connection:
+            if quota is not None:
+                check_quota(connection, quota, kernel_id, None)
             if connection.execute(change.values(values)).rowcount == 0:
                 return None
             row = connection.execute(select(KernelRow).where(KernelRow.kernel_id == kernel_id)).mappings().one()
@@ -175,6 +207,10 @@ class Store:
     def _launchers(self) -> list[LauncherRecord]:
         found = self._read(select(LauncherRow).order_by(LauncherRow.created_at, LauncherRow.launcher_id))
         return [rows.launcher_record(row, self._cipher) for row in found]
+
+    def _sessions(self) -> list[SessionRecord]:
+        found = self._read(select(SessionRow).order_by(SessionRow.created_at, SessionRow.session_id))
+        return [SessionRecord(**row) for row in found]
 
     def _secret(self, name: str, make: Callable[[], bytes]) -> bytes:
         place = f"secrets/{name}"
@@ -198,5 +234,9 @@ class Store:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
     def _delete(self, kind: type[Any], key: InstrumentedAttribute[str], value: str) -> None:
+        self._write(delete(kind).where(key == value))
+
+    def _write(self, statement: Any) -> int:
+        """How many rows it touched."""
         with self._opened.begin() as connection:
-            connection.execute(delete(kind).where(key == value))
+            return int(connection.execute(statement).rowcount)
