@@ -30,9 +30,13 @@ from eg_core.kernels.launchers import Launchers
 from eg_core.kernels.reconciler import Reconciler
 from eg_core.kernels.registry import KernelRegistry, Settings
 from eg_core.kernels.requests import Composer
+from eg_core.kernels.states import KernelState
 from eg_core.kernelspecs.finder import KernelspecFinder
 from eg_core.launchers.credentials import CertificateAuthority
 from eg_core.listening import DataDirLock, bind, is_loopback
+from eg_core.logs import RequestLog
+from eg_core.metrics import KernelCount, Metrics, Watched
+from eg_core.options.watching import WatchingOptions
 from eg_core.plugins import PluginError, PluginManager, plugin_classes
 from eg_core.store.keys import load_key
 from eg_core.store.store import Store
@@ -66,11 +70,13 @@ ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "DATA_DIR": ("data_dir", str),
     "STORE_URL": ("store_url", str),
     "KEEP_KERNELS": ("keep_kernels", _flag),
+    "LOG_FORMAT": ("log_format", str),
+    "AUTHENTICATE_PROMETHEUS": ("authenticate_prometheus", _flag),
 }
 """``EG_*`` variables (``KG_*`` where there is no ``EG_*``): defaults below the configuration file and command line."""
 
 
-class EnterpriseGatewayApp(JupyterApp):
+class EnterpriseGatewayApp(WatchingOptions, JupyterApp):
     """Starts Jupyter kernels through backend plugins and carries their channels to Jupyter clients."""
 
     name = "jupyter-enterprise-gateway"
@@ -192,9 +198,12 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
                 board = Switchboard()
                 layers.callback(board.close)
                 layers.push_async_callback(board.drained, CLOSE_TIMEOUT)
-                registry, gateway_id = await self._build(data_dir, layers)
+                metrics = Metrics()
+                registry, gateway_id = await self._build(data_dir, layers, metrics)
+                metrics.watch(_watched(registry, board))
+                registry.spawn(metrics.watch_loop())
                 server = HTTPServer(
-                    self._application(registry, gateway_id, board),
+                    self._application(registry, gateway_id, board, metrics),
                     max_header_size=64 * 1024,
                     max_body_size=1024 * 1024,
                     body_timeout=30.0,
@@ -215,7 +224,9 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             stack.enter_context(DataDirLock(data_dir))
         return data_dir
 
-    async def _build(self, data_dir: Path, layers: contextlib.AsyncExitStack) -> tuple[KernelRegistry, str]:
+    async def _build(
+        self, data_dir: Path, layers: contextlib.AsyncExitStack, metrics: Metrics
+    ) -> tuple[KernelRegistry, str]:
         plugins = PluginManager(backends=dict(self.backends), parent=self, log=self.log, environ=self.environ)
         hooks = Hooks(plugins, self.log)
         store = Store(
@@ -233,14 +244,16 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             lease=0.0 if self.keep_kernels else self.lease,
         )
         launchers = Launchers(store=store, hooks=hooks, authority=authority, lease=settings.lease, log=self.log)
-        registry = KernelRegistry(store=store, hooks=hooks, launchers=launchers, settings=settings, log=self.log)
+        registry = KernelRegistry(
+            store=store, hooks=hooks, launchers=launchers, settings=settings, metrics=metrics, log=self.log
+        )
         await registry.open()
         layers.push_async_callback(registry.close)
         for backend in hooks.backends:
             registry.spawn(Reconciler(registry, backend).run())
         return registry, gateway_id
 
-    def _application(self, registry: KernelRegistry, gateway_id: str, board: Switchboard) -> Any:
+    def _application(self, registry: KernelRegistry, gateway_id: str, board: Switchboard, metrics: Metrics) -> Any:
         finder = KernelspecFinder(parent=self)
         composer = Composer(
             finder=finder,
@@ -259,19 +272,10 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             switchboard=board,
             auth_token=self.auth_token,
             list_kernels=self.list_kernels,
+            metrics=metrics,
+            authenticate_prometheus=self.authenticate_prometheus,
             log=self.log,
-            log_function=self._log_request,
-        )
-
-    def _log_request(self, handler: Any) -> None:
-        status = handler.get_status()
-        level = self.log.info if status < 400 or status == 404 else self.log.warning
-        level(
-            "%d %s %s %.1f ms",
-            status,
-            handler.request.method,
-            handler.request.path,
-            1000 * handler.request.request_time(),
+            log_function=RequestLog(self.log, metrics.http),
         )
 
     async def _until_told(self, registry: KernelRegistry) -> bool:
@@ -297,6 +301,18 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
         loop.add_signal_handler(signal.SIGINT, interrupted)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         return await told
+
+
+def _watched(registry: KernelRegistry, board: Switchboard) -> Watched:
+    """What the metrics ask of the layers when somebody looks."""
+    return Watched(
+        states=tuple(state.value for state in KernelState),
+        kernels=lambda: (
+            KernelCount(kernel.state.value, kernel.record.backend, len(kernel.sockets))
+            for kernel in registry.all_kernels()
+        ),
+        traffic=lambda: (board.to_clients, board.to_launchers),
+    )
 
 
 def _in_url(ip: str) -> str:

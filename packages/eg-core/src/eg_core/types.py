@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 
@@ -157,10 +158,26 @@ class Poll:
     strays: Sequence[KernelHandle] = ()
 
 
+KERNEL_EVENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "launching": "its launch has begun",
+        "launched": "it has answered for the first time",
+        "launch_failed": "its launch failed; the reason says why",
+        "interrupted": "an interrupt was asked for",
+        "restarting": "a restart was asked for",
+        "died": "it ended unasked; the reason says why",
+        "culled": "it is being ended because a limit says so; the reason says which",
+        "ended": "it was ended, and nothing of it is left",
+        "stray_removed": "a launcher that belonged to no record was removed",
+    }
+)
+"""Every name of an event, and what it says."""
+
+
 @dataclass(frozen=True)
 class KernelEvent:
-    """Something that happened to a kernel: ``launching``, ``launched``, ``launch_failed``, ``died``,
-    ``restarted``, ``interrupted``, ``ended``, ``stray_removed``. ``at`` is seconds since the epoch."""
+    """Something that happened to a kernel. ``name`` is one of ``KERNEL_EVENTS``, ``at`` seconds since the epoch,
+    ``reason`` one word. Of a stray hardly more is known than its backend: what is not is empty."""
 
     name: str
     kernel_id: str

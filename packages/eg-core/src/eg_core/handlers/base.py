@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 from tornado import web
 
-from eg_core import errors
+from eg_core import errors, logs
 from eg_core.kernels.registry import KernelRegistry
 from eg_core.launchers.client import LauncherUnreachable
 from eg_core.store.store import DuplicateKernel
@@ -57,16 +57,27 @@ class GatewayHandler(web.RequestHandler):
     def base_url(self) -> str:
         return str(self.settings["base_url"])
 
+    @property
+    def request_id(self) -> str:
+        """Stands on every line of the log that this request caused, and in the answer."""
+        found: str | None = self.__dict__.get("_request_id")
+        if found is None:
+            found = self.__dict__["_request_id"] = logs.request_id(self.request.headers.get("X-Request-ID"))
+        return found
+
     def set_default_headers(self) -> None:
         self.set_header("Server", "eg")
+        self.set_header("X-Request-ID", self.request_id)
         self.set_header("X-Content-Type-Options", "nosniff")
 
     async def prepare(self) -> None:
-        if not self.public and self.get_current_user() is None:
+        logs.bind(request_id=self.request_id, kernel_id=self.path_kwargs.get("kernel_id"))
+        if not self.public and self.current_user is None:
             self.set_header("WWW-Authenticate", 'Bearer realm="eg"')
             raise web.HTTPError(
                 401, "Give the gateway's token as 'Authorization: token …' (jupyter_server: GatewayClient.auth_token)."
             )
+        logs.bind(user=self.current_user)
         if not self.check_origin(self.request.headers.get("Origin")):
             raise web.HTTPError(403, "Pages of this origin may not use the gateway.")
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from eg_core import logs
 from eg_core.errors import GatewayError, InvalidRequest, KernelGone, LaunchCancelled, LaunchDenied, LaunchFailed
 from eg_core.handlers.base import GatewayHandler
 from eg_core.kernels.env import check_client_env
@@ -33,6 +34,7 @@ class KernelsHandler(GatewayHandler):
     async def post(self) -> None:
         request = self._request()
         kernel_id = request.kernel_id or str(uuid.uuid4())
+        logs.bind(kernel_id=kernel_id)
         kernel, made = await self.registry.start(self.settings["composer"].compose(request, kernel_id))
         if made and request.kernel_id is None:
             self._cancel = kernel.id  # nobody else can know the id: if the client goes away, so does the kernel

@@ -99,6 +99,8 @@ class Switchboard:
         self.view = memoryview(self.buffer)
         self.timers = Timers(self.loop)
         self.legs: set[Leg] = set()
+        self.to_clients = 0  # bytes that splices have carried, for the metrics
+        self.to_launchers = 0
         self._empty = asyncio.Event()
 
     def forget(self, leg: Leg) -> None:

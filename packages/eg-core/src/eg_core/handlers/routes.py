@@ -10,6 +10,7 @@ from eg_core.handlers.base import NotFoundHandler
 from eg_core.handlers.channels import ChannelsHandler
 from eg_core.handlers.kernels import KernelActionHandler, KernelHandler, KernelLogHandler, KernelsHandler
 from eg_core.handlers.kernelspecs import KernelspecHandler, KernelspecsHandler, ResourceHandler
+from eg_core.handlers.metrics import MetricsHandler
 from eg_core.handlers.status import ApiHandler, HealthHandler, PageHandler
 
 KERNEL = r"api/kernels/(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)"
@@ -18,6 +19,7 @@ NAME = r"(?P<name>[\w.\-%]+)"
 ROUTES: list[tuple[str, type[web.RequestHandler]]] = [
     (r"", PageHandler),
     (r"healthz", HealthHandler),
+    (r"metrics", MetricsHandler),
     (r"api", ApiHandler),
     (r"api/kernelspecs", KernelspecsHandler),
     (rf"api/kernelspecs/{NAME}", KernelspecHandler),

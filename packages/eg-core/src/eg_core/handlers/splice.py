@@ -159,9 +159,12 @@ class Splice:
         self._client.owner = self
         self._boundary.feed(from_launcher, len(from_launcher))
         if from_launcher:
+            self._board.to_clients += len(from_launcher)
             self._client.send(from_launcher)
         if from_client:
-            self._launcher.send(b"".join(from_client))
+            held = b"".join(from_client)
+            self._board.to_launchers += len(held)
+            self._launcher.send(held)
         for leg, other in ((self._client, self._launcher), (self._launcher, self._client)):
             if len(other.out) <= HIGH_WATER:
                 leg.resume()
@@ -182,7 +185,10 @@ class Splice:
             if size:
                 if to_client:
                     self._moved += size
+                    board.to_clients += size
                     self._boundary.feed(board.buffer, size)
+                else:
+                    board.to_launchers += size
                 other.send(board.view[:size])
             if self._owner is None:  # the other leg broke meanwhile
                 return

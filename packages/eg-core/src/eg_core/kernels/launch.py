@@ -12,6 +12,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
+from eg_core import logs
 from eg_core.errors import GatewayError, LaunchFailed, LaunchTimeout
 from eg_core.kernels.kernel import Kernel, process_of
 from eg_core.kernels.states import Event, KernelState
@@ -30,10 +31,11 @@ class Launch:
         self._kernel = kernel
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
-        self._started = time.monotonic()
+        self._started = self._phase_began = time.monotonic()
 
     async def run(self) -> None:
         kernel, registry = self._kernel, self._registry
+        logs.bind(kernel_id=kernel.id, user=kernel.record.owner)
         await registry.tell(kernel, "launching")
         try:
             async with _deadline(self._deadline):
@@ -63,14 +65,22 @@ class Launch:
         kernel.link = link
         kernel.progress = "starting the kernel"
         await self._connected(link)
+        self._phase("launcher")
         kernel.accepted_at = time.monotonic()
         description = await link.client.start(kernel.id, self._start_body(request.kernel))
+        self._phase("start")
         await registry.advance(kernel, Event.ACCEPTED, process=process_of(description))
         await registry.observer.describe(kernel, description)
         await kernel.settled()
         if kernel.state is KernelState.READY:
+            self._phase("answer")
             registry.log.info("kernel %s: ready after %.2f s", kernel.id, time.monotonic() - self._started)
             await registry.tell(kernel, "launched")
+
+    def _phase(self, name: str) -> None:
+        """A phase is over; the next one begins."""
+        began, self._phase_began = self._phase_began, time.monotonic()
+        self._registry.metrics.launch_phase(self._kernel.record.backend, name, self._phase_began - began)
 
     async def _connected(self, link: LauncherLink) -> None:
         """Wait for the launcher's first word, or for the backend's verdict that it has ended."""

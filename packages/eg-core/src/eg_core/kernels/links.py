@@ -11,6 +11,7 @@ import logging
 import time
 from typing import Any, Protocol
 
+from eg_core import logs
 from eg_core.errors import GatewayError
 from eg_core.launchers.client import LauncherClient
 from eg_core.types import KernelHandle
@@ -42,7 +43,8 @@ class LauncherLink:
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        self._task = asyncio.create_task(self._follow(), name=f"events of launcher {self.launcher_id}")
+        name = f"events of launcher {self.launcher_id}"
+        self._task = logs.apart(lambda: asyncio.create_task(self._follow(), name=name))
 
     async def close(self) -> None:
         task, self._task = self._task, None

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from eg_core import logs
 from eg_core.errors import GatewayError
 from eg_core.kernels.kernel import Kernel, process_of
 from eg_core.kernels.links import LauncherLink
@@ -93,6 +94,10 @@ class Observer:
 
     async def describe(self, kernel: Kernel, description: Mapping[str, Any]) -> None:
         """Take a launcher's word about a kernel, and move its state accordingly."""
+        with logs.about(kernel_id=kernel.id, user=kernel.record.owner):
+            await self._describe(kernel, description)
+
+    async def _describe(self, kernel: Kernel, description: Mapping[str, Any]) -> None:
         kernel.describe(description)
         description = kernel.description
         if int(description.get("incarnation") or 1) < kernel.incarnation:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from eg_core import logs
 from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.registry import KernelRegistry
 from eg_core.kernels.states import KernelState
@@ -41,7 +42,8 @@ class Reconciler:
         poll = await registry.hooks.poll_kernels(self._backend, handles)
         await registry.observer.judge(poll.statuses)
         for kernel in kernels:
-            await self._finish(kernel)
+            with logs.about(kernel_id=kernel.id, user=kernel.record.owner):
+                await self._finish(kernel)
         await self._remove_strays(list(poll.strays))
         running = {handle.launcher_id for handle in (*handles, *poll.strays)}
         for launcher_id in registry.launchers.unused(self._backend, KEEP_UNUSED):
@@ -64,4 +66,5 @@ class Reconciler:
         for key in self._suspects & unknown.keys():
             registry.log.warning("backend %s: launcher %s belongs to no record: removed", self._backend, key[0])
             await registry.hooks.kill_kernel(unknown[key], None, 0.0, "stray")
+            await registry.tell_stray(unknown[key])
         self._suspects = set(unknown)

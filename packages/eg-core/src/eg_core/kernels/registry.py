@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eg_core import logs
 from eg_core.errors import BackendUnavailable, GatewayError, InvalidRequest, KernelGone, KernelStarting
 from eg_core.hooks import Hooks
 from eg_core.kernels.kernel import Kernel
@@ -23,9 +24,10 @@ from eg_core.kernels.links import LauncherLink
 from eg_core.kernels.observer import Observer
 from eg_core.kernels.states import Event, KernelState, transition
 from eg_core.launchers.client import LauncherClient, LauncherError
+from eg_core.metrics import Metrics
 from eg_core.store.records import KernelRecord
 from eg_core.store.store import DuplicateKernel, Store
-from eg_core.types import KernelHandle, KernelStart, KernelStatus, Liveness
+from eg_core.types import KernelEvent, KernelHandle, KernelStart, KernelStatus, Liveness
 from eg_launcher import wire
 
 GONE_WITHIN = 5.0
@@ -58,12 +60,20 @@ class NewKernel:
 
 class KernelRegistry:
     def __init__(
-        self, *, store: Store, hooks: Hooks, launchers: Launchers, settings: Settings, log: logging.Logger | Any
+        self,
+        *,
+        store: Store,
+        hooks: Hooks,
+        launchers: Launchers,
+        settings: Settings,
+        log: logging.Logger | Any,
+        metrics: Metrics | None = None,
     ) -> None:
         self.store = store
         self.hooks = hooks
         self.settings = settings
         self.log = log
+        self.metrics = metrics or Metrics()
         self.launchers = launchers
         self.observer = Observer(self)
         self._kernels: dict[str, Kernel] = {}
@@ -135,9 +145,9 @@ class KernelRegistry:
 
     async def interrupt(self, kernel_id: str) -> None:
         kernel = self._living(kernel_id, "interrupted")
-        if kernel.record.handle is not None and await self.hooks.interrupt_kernel(kernel.record.handle, kernel.process):
-            return
-        await self._client(kernel).interrupt(kernel.id)
+        handle = kernel.record.handle
+        if handle is None or not await self.hooks.interrupt_kernel(handle, kernel.process):
+            await self._client(kernel).interrupt(kernel.id)
         await self.tell(kernel, "interrupted")
 
     async def restart(self, kernel_id: str) -> Kernel:
@@ -220,7 +230,14 @@ class KernelRegistry:
 
     async def tell(self, kernel: Kernel, name: str) -> None:
         event = kernel.event(name)
-        self.log.info("kernel %s: %s%s", kernel.id, name, f" ({event.message})" if event.message else "")
+        self.metrics.event(event)
+        with logs.about(kernel_id=kernel.id, user=event.owner):
+            self.log.info("kernel %s: %s%s", kernel.id, name, f" ({event.message})" if event.message else "")
+            await self.hooks.observe_event(event)
+
+    async def tell_stray(self, stray: KernelHandle) -> None:
+        event = KernelEvent("stray_removed", stray.kernel_id, "", stray.backend, "", time.time(), "stray")
+        self.metrics.event(event)
         await self.hooks.observe_event(event)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
