@@ -105,7 +105,7 @@ async def relay(info: dict[str, Any], messages: int, subprotocol: str | None) ->
     kernel = Kernel.attached("bench", info, name="bench", context=make_context(), changed=lambda _: None)
     await kernel.start()
     await until(lambda: kernel.state == "ready")
-    _, pipe = await asyncio.get_running_loop().create_connection(lambda: Pipe(subprotocol), sock=ours)
+    transport, pipe = await asyncio.get_running_loop().create_connection(lambda: Pipe(subprotocol), sock=ours)
     channel = Channel(kernel, pipe.websocket, session_id="c", peer="weak")
     pipe.websocket.start(channel, b"")
     goal = kernel.journal.next + messages
@@ -116,7 +116,8 @@ async def relay(info: dict[str, Any], messages: int, subprotocol: str | None) ->
     await until(lambda: channel.cursor >= goal and not pipe.websocket.paused)
     spent, took = cpu() - spent, time.perf_counter() - began
     kernel.close()
-    ours.close()
+    transport.abort()
+    await asyncio.sleep(0)
     reader.kill()
     return {"us_per_message": round(spent / messages * 1e6, 2), "messages_per_second": round(messages / took)}
 
