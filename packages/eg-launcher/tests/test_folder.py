@@ -49,7 +49,11 @@ def test_what_may_be_in_the_making_and_what_is_not_ours_to_remove_stays(tmp_path
     link, file = tmp_path / "eg-launcher-link", tmp_path / "eg-launcher-file"
     link.symlink_to(target)
     file.write_text("")
-    for path in (link, file, target):
+    theirs = tmp_path / "eg-launcher-checkout"
+    theirs.mkdir()
+    (theirs / "work.py").write_text("")
+    (target / ".eg-launcher").write_text("")
+    for path in (link, file, target, theirs):
         os.utime(path, (OLD, OLD), follow_symlinks=False)
     PrivateFolder(str(tmp_path)).remove()
-    assert {path.name for path in tmp_path.iterdir()} == {young.name, target.name, link.name, file.name}
+    assert set(tmp_path.iterdir()) == {young, target, link, file, theirs}

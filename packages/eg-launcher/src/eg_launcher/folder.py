@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 _PREFIX = "eg-launcher-"
+_MARK = ".eg-launcher"  # in every folder of a launcher's: what only has such a name is somebody else's
 _MAX_BASE = 40
 _YOUNG = 60.0  # seconds in which a folder may be made but not locked yet
 
@@ -26,6 +27,7 @@ class PrivateFolder:
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._base))  # 0700
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        (self.path / _MARK).touch()
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -45,6 +47,7 @@ def _sweep(base: str) -> None:
             info = path.lstat()
             if (
                 not stat.S_ISDIR(info.st_mode)
+                or not (path / _MARK).is_file()
                 or info.st_uid != os.geteuid()
                 or abs(time.time() - info.st_mtime) < _YOUNG
             ):
