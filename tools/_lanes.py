@@ -120,7 +120,7 @@ def run_lane(
     pytest_args: Sequence[str] = (),
 ) -> int:
     """Install the wheel into an empty environment and run the package's tests there; pytest's exit code."""
-    with tempfile.TemporaryDirectory(prefix=f"{package.name}-lane-") as name:
+    with tempfile.TemporaryDirectory(prefix=f"lane-{package.name}-") as name:
         folder = Path(name).resolve()
         venv = folder / "venv"
         uv("venv", "--quiet", "--python", python, venv)
