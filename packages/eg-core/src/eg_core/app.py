@@ -15,31 +15,40 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jupyter_core.application import JupyterApp, base_aliases, base_flags
+from jupyter_core.application import base_aliases, base_flags
 from jupyter_core.paths import jupyter_data_dir
-from tornado.httpserver import HTTPServer
-from traitlets import Bool, Dict, Float, Integer, TraitError, Unicode, validate
-from traitlets import List as ListTrait
+from tornado.web import Application
+from traitlets import TraitError
 
 from eg_core import __version__
 from eg_core.errors import GatewayError
+from eg_core.handlers.cors import Cors
 from eg_core.handlers.leg import Switchboard
 from eg_core.handlers.routes import application
+from eg_core.handlers.server import make_server
 from eg_core.hooks import Hooks
+from eg_core.kernels.access import Access
 from eg_core.kernels.launchers import Launchers
 from eg_core.kernels.reconciler import Reconciler
-from eg_core.kernels.registry import KernelRegistry, Settings
+from eg_core.kernels.registry import KernelRegistry
 from eg_core.kernels.requests import Composer
+from eg_core.kernels.settings import Settings
 from eg_core.kernels.states import KernelState
 from eg_core.kernelspecs.finder import KernelspecFinder
 from eg_core.launchers.credentials import CertificateAuthority
-from eg_core.listening import DataDirLock, bind, is_loopback
+from eg_core.listening import DataDirLock, bind, is_loopback, raise_file_limit
 from eg_core.logs import RequestLog
 from eg_core.metrics import KernelCount, Metrics, Watched
+from eg_core.options.access import AccessOptions
+from eg_core.options.configured import ConfiguredApp
+from eg_core.options.kernels import KernelOptions
+from eg_core.options.reload import Reloader
 from eg_core.options.watching import WatchingOptions
+from eg_core.options.web import WebOptions
 from eg_core.plugins import PluginError, PluginManager, plugin_classes
 from eg_core.store.keys import load_key
 from eg_core.store.store import Store
+from eg_core.tls import server_context
 from eg_core.types import GatewayInfo
 
 END_TIMEOUT = 15.0
@@ -48,35 +57,7 @@ CLOSE_TIMEOUT = 2.0
 CONFIRM_WITHIN = 5.0
 
 
-def _flag(value: str) -> bool:
-    return value.strip().lower() in ("1", "true", "yes", "on")
-
-
-def _names(value: str) -> list[str]:
-    return [name.strip() for name in value.split(",") if name.strip()]
-
-
-ENVIRONMENT: dict[str, tuple[str, Any]] = {
-    "PORT": ("port", int),
-    "PORT_RETRIES": ("port_retries", int),
-    "IP": ("ip", str),
-    "BASE_URL": ("base_url", str),
-    "AUTH_TOKEN": ("auth_token", str),
-    "LIST_KERNELS": ("list_kernels", _flag),
-    "DEFAULT_KERNEL_NAME": ("default_kernel_name", str),
-    "CLIENT_ENVS": ("client_envs", _names),
-    "INHERITED_ENVS": ("inherited_envs", _names),
-    "KERNEL_LAUNCH_TIMEOUT": ("kernel_launch_timeout", float),
-    "DATA_DIR": ("data_dir", str),
-    "STORE_URL": ("store_url", str),
-    "KEEP_KERNELS": ("keep_kernels", _flag),
-    "LOG_FORMAT": ("log_format", str),
-    "AUTHENTICATE_PROMETHEUS": ("authenticate_prometheus", _flag),
-}
-"""``EG_*`` variables (``KG_*`` where there is no ``EG_*``): defaults below the configuration file and command line."""
-
-
-class EnterpriseGatewayApp(WatchingOptions, JupyterApp):
+class EnterpriseGatewayApp(WebOptions, AccessOptions, KernelOptions, WatchingOptions, ConfiguredApp):
     """Starts Jupyter kernels through backend plugins and carries their channels to Jupyter clients."""
 
     name = "jupyter-enterprise-gateway"
@@ -92,6 +73,10 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
         "port": "EnterpriseGatewayApp.port",
         "port_retries": "EnterpriseGatewayApp.port_retries",
         "base-url": "EnterpriseGatewayApp.base_url",
+        "certfile": "EnterpriseGatewayApp.certfile",
+        "keyfile": "EnterpriseGatewayApp.keyfile",
+        "client-ca": "EnterpriseGatewayApp.client_ca",
+        "ssl_version": "EnterpriseGatewayApp.ssl_version",
         "data-dir": "EnterpriseGatewayApp.data_dir",
     }
     flags = {  # noqa: RUF012 - traitlets' own convention
@@ -102,71 +87,19 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
         ),
     }
 
-    ip = Unicode("127.0.0.1", help="Address to listen on (EG_IP).").tag(config=True)
-    port = Integer(8888, help="Port to listen on; 0 is any (EG_PORT).").tag(config=True)
-    port_retries = Integer(50, help="How many further ports to try (EG_PORT_RETRIES).").tag(config=True)
-    base_url = Unicode("/", help="Where the API is mounted (EG_BASE_URL).").tag(config=True)
-    auth_token = Unicode(
-        "", help="Token that clients must give; set it by EG_AUTH_TOKEN, not on the command line."
-    ).tag(config=True)
-    allow_unauthenticated = Bool(
-        False, help="Serve without a token even on an address that other machines can reach."
-    ).tag(config=True)
-    list_kernels = Bool(True, help="Allow GET /api/kernels; JupyterLab needs it (EG_LIST_KERNELS).").tag(config=True)
-    default_kernel_name = Unicode("python3", help="Kernelspec for requests that name none.").tag(config=True)
-    client_envs = ListTrait(
-        Unicode(), help="Variables clients may set besides KERNEL_*; '*' is all (EG_CLIENT_ENVS)."
-    ).tag(config=True)
-    inherited_envs = ListTrait(
-        Unicode(), help="Variables of the gateway's own environment that kernels get (EG_INHERITED_ENVS)."
-    ).tag(config=True)
-    backends = Dict(
-        help='Named backends: {"gpu-eu": {"type": "kubernetes", …}}. Each installed type is also one of its own name.'
-    ).tag(config=True)
-    kernel_launch_timeout = Float(
-        3600.0, help="Seconds a launch may take; a kernelspec's metadata.eg.launch_timeout wins."
-    ).tag(config=True)
-    dead_kernel_ttl = Float(600.0, help="Seconds a dead kernel's model stays, with the reason.").tag(config=True)
-    poll_interval = Float(10.0, help="Seconds between two looks at what really runs.").tag(config=True)
-    keep_kernels = Bool(
-        False, help="Kernels on this machine live on without a gateway for ever, whatever the lease (EG_KEEP_KERNELS)."
-    ).tag(config=True)
-    lease = Float(
-        Settings.lease, help="Seconds that kernels on this machine live on without a gateway, unless keep_kernels."
-    ).tag(config=True)
-    data_dir = Unicode(
-        help="Folder of the store and its key; default: one per port in Jupyter's data folder (EG_DATA_DIR)."
-    ).tag(config=True)
-    store_url = Unicode(help="SQLAlchemy URL of the store; default: SQLite in data_dir (EG_STORE_URL).").tag(
-        config=True
-    )
-
     classes = [KernelspecFinder]  # noqa: RUF012 - traitlets' own convention
-
-    @validate("base_url")
-    def _valid_base_url(self, proposal: Any) -> str:
-        return "/" + "".join(f"{part}/" for part in proposal["value"].split("/") if part)
-
-    @validate("kernel_launch_timeout", "dead_kernel_ttl", "poll_interval", "lease")
-    def _positive(self, proposal: Any) -> float:
-        value = float(proposal["value"])
-        if value <= 0:
-            raise TraitError(f"{proposal['trait'].name} must be more than 0 seconds, not {value:g}.")
-        return value
 
     def initialize(self, argv: list[str] | None = None) -> None:
         self.environ = dict(os.environ)
         self.classes = [*self.classes, *plugin_classes()]
-        super().initialize(argv)
-        set_by_hand = self.config.get(type(self).__name__, {})
-        for variable, (trait, cast) in ENVIRONMENT.items():
-            value = self.environ.get(f"EG_{variable}") or self.environ.get(f"KG_{variable}")
-            if value is None or trait in set_by_hand:
-                continue
-            try:
-                setattr(self, trait, cast(value))
-            except (ValueError, TraitError) as error:
-                self._refuse(f"EG_{variable}: {error}")
+        try:
+            super().initialize(argv)
+            for warning in self.finish_configuration():
+                self.log.warning("%s", warning)
+        except (GatewayError, TraitError, ValueError) as error:
+            self._refuse(str(error))
+        except Exception as error:  # noqa: BLE001 - a configuration file is a program, and may do anything
+            self._refuse(f"The configuration cannot be used: {type(error).__name__}: {error}")
 
     def start(self) -> None:
         super().start()
@@ -190,6 +123,10 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
     # -- serving ---------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
+        tls = server_context(
+            certfile=self.certfile, keyfile=self.keyfile, client_ca=self.client_ca, ssl_version=self.ssl_version
+        )
+        raise_file_limit()
         sockets = bind(self.ip, self.port, self.port_retries)
         port = sockets[0].getsockname()[1]
         with contextlib.ExitStack() as stack:
@@ -202,16 +139,15 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
                 registry, gateway_id = await self._build(data_dir, layers, metrics)
                 metrics.watch(_watched(registry, board))
                 registry.spawn(metrics.watch_loop())
-                server = HTTPServer(
-                    self._application(registry, gateway_id, board, metrics),
-                    max_header_size=64 * 1024,
-                    max_body_size=1024 * 1024,
-                    body_timeout=30.0,
-                )
+                finder = KernelspecFinder(parent=self)
+                web = self._application(registry, finder, gateway_id, board, metrics)
+                server = make_server(web, tls=tls, trust_xheaders=self.trust_xheaders)
                 server.add_sockets(sockets)
                 layers.push_async_callback(server.close_all_connections)
                 layers.callback(server.stop)
-                url = f"http://{_in_url(self.ip)}:{port}{self.base_url}"
+                if self.dynamic_config_interval:
+                    registry.spawn(Reloader(self, [finder], lambda: self._take_over(registry, finder, web)).run())
+                url = f"http{'s' if tls else ''}://{_in_url(self.ip)}:{port}{self.base_url}"
                 self.log.info("Jupyter Enterprise Gateway %s is available at %s", __version__, url)
                 if await self._until_told(registry):
                     self.log.info("ending all kernels")
@@ -237,12 +173,7 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
         authority = CertificateAuthority.from_pem(await store.secret("ca", CertificateAuthority.create))
         await hooks.startup(GatewayInfo(gateway_id=gateway_id, version=__version__, data_dir=data_dir))
         layers.push_async_callback(hooks.shutdown)
-        settings = Settings(
-            launch_timeout=self.kernel_launch_timeout,
-            poll_interval=self.poll_interval,
-            dead_ttl=self.dead_kernel_ttl,
-            lease=0.0 if self.keep_kernels else self.lease,
-        )
+        settings = self._settings()
         launchers = Launchers(store=store, hooks=hooks, authority=authority, lease=settings.lease, log=self.log)
         registry = KernelRegistry(
             store=store, hooks=hooks, launchers=launchers, settings=settings, metrics=metrics, log=self.log
@@ -253,30 +184,71 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             registry.spawn(Reconciler(registry, backend).run())
         return registry, gateway_id
 
-    def _application(self, registry: KernelRegistry, gateway_id: str, board: Switchboard, metrics: Metrics) -> Any:
-        finder = KernelspecFinder(parent=self)
-        composer = Composer(
-            finder=finder,
-            default_kernel_name=self.default_kernel_name,
-            user=getpass.getuser(),
-            inherited_envs=frozenset(self.inherited_envs),
-            client_envs=frozenset(self.client_envs),
-            environ=self.environ,
+    def _settings(self) -> Settings:
+        return Settings(
+            launch_timeout=self.kernel_launch_timeout,
+            poll_interval=self.poll_interval,
+            dead_ttl=self.dead_kernel_ttl,
+            lease=0.0 if self.keep_kernels else self.lease,
+            max_kernels=self.max_kernels,
+            max_kernels_per_user=None if self.max_kernels_per_user < 0 else self.max_kernels_per_user,
         )
+
+    def _application(
+        self,
+        registry: KernelRegistry,
+        finder: KernelspecFinder,
+        gateway_id: str,
+        board: Switchboard,
+        metrics: Metrics,
+    ) -> Application:
         return application(
             self.base_url,
             registry=registry,
             finder=finder,
-            composer=composer,
             gateway_id=gateway_id,
             switchboard=board,
-            auth_token=self.auth_token,
-            list_kernels=self.list_kernels,
             metrics=metrics,
-            authenticate_prometheus=self.authenticate_prometheus,
             log=self.log,
             log_function=RequestLog(self.log, metrics.http),
+            **self._web_settings(finder),
         )
+
+    def _web_settings(self, finder: KernelspecFinder) -> dict[str, Any]:
+        """What the handlers read from the options, and what changes with them."""
+        access = Access(frozenset(self.authorized_users), frozenset(self.unauthorized_users))
+        composer = Composer(
+            finder=finder,
+            default_kernel_name=self.default_kernel_name or "python3",
+            user=getpass.getuser(),
+            inherited_envs=frozenset(self.inherited_envs),
+            client_envs=frozenset(self.client_envs),
+            environ=self.environ,
+            access=access,
+            force_kernel_name=self.force_kernel_name,
+            root_dir=self.root_dir,
+        )
+        cors = Cors(
+            allow_origin=self.allow_origin,
+            allow_credentials=self.allow_credentials,
+            allow_headers=self.allow_headers,
+            allow_methods=self.allow_methods,
+            expose_headers=self.expose_headers,
+            max_age=self.max_age,
+        )
+        return {
+            "composer": composer,
+            "cors": cors,
+            "auth_token": self.auth_token,
+            "authorized_origin": self.authorized_origin,
+            "list_kernels": self.list_kernels,
+            "authenticate_prometheus": self.authenticate_prometheus,
+        }
+
+    def _take_over(self, registry: KernelRegistry, finder: KernelspecFinder, web: Application) -> None:
+        """Hand changed options to the layers that run."""
+        registry.settings = self._settings()
+        web.settings.update(self._web_settings(finder))
 
     async def _until_told(self, registry: KernelRegistry) -> bool:
         """Wait for a signal. True: end the kernels too (Ctrl-C, confirmed when a terminal is there to confirm)."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import ipaddress
 import os
 import random
+import resource
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +38,14 @@ def _listen(ip: str, port: int) -> socket.socket:
     sock = socket.create_server(address[:2], family=family, backlog=1024)
     sock.setblocking(False)
     return sock
+
+
+def raise_file_limit() -> None:
+    """A client is one descriptor or two: use as many as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def is_loopback(ip: str) -> bool:

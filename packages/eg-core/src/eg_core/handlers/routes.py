@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tornado import web
@@ -32,10 +33,16 @@ ROUTES: list[tuple[str, type[web.RequestHandler]]] = [
 ]
 
 
+def _prefix(base_url: str, handler: type[web.RequestHandler]) -> str:
+    """jupyter_server's gateway client writes the URL of a WebSocket in lower case, whatever it is."""
+    base = re.escape(base_url)
+    return f"(?i:{base})" if handler is ChannelsHandler else base
+
+
 def application(base_url: str, **settings: Any) -> web.Application:
     """The tornado application; ``settings`` are what the handlers read (``base.py``)."""
     return web.Application(
-        [(f"{base_url}{pattern}", handler) for pattern, handler in ROUTES],
+        [(f"{_prefix(base_url, handler)}{pattern}", handler) for pattern, handler in ROUTES],
         default_handler_class=NotFoundHandler,
         base_url=base_url,
         **settings,

@@ -8,10 +8,10 @@ whatever a crash leaves behind is in the store or carries this gateway's label.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from eg_core import logs
@@ -22,40 +22,19 @@ from eg_core.kernels.launch import Launch
 from eg_core.kernels.launchers import Launchers
 from eg_core.kernels.links import LauncherLink
 from eg_core.kernels.observer import Observer
+from eg_core.kernels.settings import NewKernel, Settings
 from eg_core.kernels.states import Event, KernelState, transition
 from eg_core.launchers.client import LauncherClient, LauncherError
 from eg_core.metrics import Metrics
 from eg_core.store.records import KernelRecord
 from eg_core.store.store import DuplicateKernel, Store
-from eg_core.types import KernelEvent, KernelHandle, KernelStart, KernelStatus, Liveness
+from eg_core.types import KernelEvent, KernelHandle, KernelStatus, Liveness
 from eg_launcher import wire
+
+__all__ = ["KernelRegistry", "NewKernel", "Settings"]
 
 GONE_WITHIN = 5.0
 """Seconds beyond its grace in which a launcher says that a kernel is gone."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Durations, in seconds."""
-
-    launch_timeout: float = 3600.0
-    poll_interval: float = 10.0
-    dead_ttl: float = 600.0
-    grace: float = 5.0
-    lease: float = 120.0
-
-
-@dataclass(frozen=True)
-class NewKernel:
-    """What is asked for, checked already."""
-
-    kernel_id: str
-    kernelspec: str
-    backend: str
-    owner: str
-    start: KernelStart
-    options: Mapping[str, Any]
-    launch_timeout: float | None = None
 
 
 class KernelRegistry:
@@ -77,6 +56,7 @@ class KernelRegistry:
         self.launchers = launchers
         self.observer = Observer(self)
         self._kernels: dict[str, Kernel] = {}
+        self._records: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- what clients ask ------------------------------------------------------------------------------------
@@ -101,7 +81,8 @@ class KernelRegistry:
     async def start(self, new: NewKernel) -> tuple[Kernel, bool]:
         """Record a kernel and begin its launch; (kernel, made). The same id by the same owner is the same kernel.
 
-        Raises DuplicateKernel when the id belongs to another owner, InvalidRequest for an unknown backend.
+        Raises DuplicateKernel when the id belongs to another owner, InvalidRequest for an unknown backend, LaunchDenied
+        when there are as many kernels as there may be.
         """
         if new.backend not in self.hooks.backends:
             raise InvalidRequest(
@@ -129,16 +110,13 @@ class KernelRegistry:
             created_at=now,
             updated_at=now,
         )
-        existing = self._kernels.get(kernel_id)
-        if existing is None:
-            kernel = self._kernels[kernel_id] = Kernel(record)
-            try:
-                await self.store.add_kernel(record)
-            except BaseException:
-                del self._kernels[kernel_id]
-                raise
-            self._launch(kernel, new.launch_timeout)
-            return kernel, True
+        async with self._recording(kernel_id):
+            existing = self._kernels.get(kernel_id)
+            if existing is None:
+                await self.store.add_kernel(record, quota=self.settings.quota)
+                kernel = self._kernels[kernel_id] = Kernel(record)
+                self._launch(kernel, new.launch_timeout)
+                return kernel, True
         if existing.record.owner != new.owner or existing.state is KernelState.ENDING:
             raise DuplicateKernel(existing.record)
         return existing, False
@@ -195,7 +173,8 @@ class KernelRegistry:
             new = transition(old, event)
             if new is None:
                 return False
-            record = await self.store.update_kernel(kernel.id, expect=old.value, state=new.value, **fields)
+            quota = self.settings.quota if old is KernelState.DEAD and new is not KernelState.ENDING else None
+            record = await self.store.update_kernel(kernel.id, expect=old.value, quota=quota, state=new.value, **fields)
             if record is None:
                 self.log.warning("kernel %s: its record was changed elsewhere; %s ignored", kernel.id, event.name)
                 return False
@@ -303,6 +282,18 @@ class KernelRegistry:
         launch = Launch(self, kernel, timeout=timeout or self.settings.launch_timeout)
         kernel.begin()
         kernel.launch = self.spawn(launch.run())
+
+    @contextlib.asynccontextmanager
+    async def _recording(self, kernel_id: str) -> AsyncIterator[None]:
+        """One at a time for each id: a second request for it sees what became of the first."""
+        while (other := self._records.get(kernel_id)) is not None:
+            await other.wait()
+        done = self._records[kernel_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._records[kernel_id]
+            done.set()
 
     def _living(self, kernel_id: str, what: str) -> Kernel:
         kernel = self.kernel(kernel_id)

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_core.paths import jupyter_path
-from traitlets import Bool, List, Set, Unicode, default
+from traitlets import Bool, List, Unicode, default
 from traitlets.config import LoggingConfigurable
 
 from eg_core.errors import NoSuchKernelspec
 from eg_core.kernelspecs.spec import KERNEL_FILE, NAME, Kernelspec, is_inside, make_kernelspec, read_kernelspec
+from eg_core.traits import Names
 
 __all__ = ["Kernelspec", "KernelspecFinder"]
 
@@ -50,13 +51,16 @@ class _Entry:
     problem: str | None = None
 
 
-class KernelspecFinder(LoggingConfigurable):
+class KernelSpecManager(LoggingConfigurable):
+    """The name of the section in Jupyter's configuration files."""
+
+
+class KernelspecFinder(KernelSpecManager):
     kernel_dirs: List[str] = List(
         Unicode(), help="Folders that hold kernelspecs; earlier ones win. Default: Jupyter's."
     ).tag(config=True)
-    allowed_kernelspecs = Set(Unicode(), help="Names of the kernelspecs to offer, in lower case. Default: all.").tag(
-        config=True
-    )
+    allowed_kernelspecs = Names(help="Names of the kernelspecs to offer. Default: all.").tag(config=True)
+    whitelist = Names(help="Deprecated: allowed_kernelspecs.").tag(config=True)
     ensure_native_kernel = Bool(
         True, help="Offer the ipykernel of the gateway's own Python as python3 if there is no kernelspec of that name."
     ).tag(config=True)
@@ -85,7 +89,7 @@ class KernelspecFinder(LoggingConfigurable):
             specs = {name: entry.spec for name, entry in entries.items() if entry.spec is not None}
             if self.ensure_native_kernel and NATIVE not in entries and (native := self._native_kernel()) is not None:
                 specs[NATIVE] = native
-        allowed = {name.lower() for name in self.allowed_kernelspecs}
+        allowed = {name.lower() for name in self.allowed_kernelspecs or self.whitelist}
         return {name: specs[name] for name in sorted(specs) if not allowed or name in allowed}
 
     def get(self, name: str) -> Kernelspec:
