@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-import yaml
+from jupyter_events import yaml
 from traitlets.config import Config, LoggingConfigurable
 
 from eg_core.builtin.events import SCHEMA, SCHEMA_ID, KernelEvents
@@ -46,7 +46,7 @@ async def test_each_event_is_a_line(tmp_path):
 
 
 def test_the_schema_has_every_event():
-    schema = yaml.safe_load(SCHEMA.read_text())
+    schema = yaml.load(SCHEMA)
     assert schema["$id"] == SCHEMA_ID
     assert schema["properties"]["event"]["enum"] == list(KERNEL_EVENTS)
 

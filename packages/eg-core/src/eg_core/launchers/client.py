@@ -43,6 +43,8 @@ class LauncherError(GatewayError):
 
 
 class LauncherUnreachable(GatewayError):
+    """The launcher cannot be reached now, or the connection to it was lost."""
+
     reason = "launcher_unreachable"
 
 
