@@ -1,0 +1,105 @@
+"""What an idle kernel costs a gateway and its launcher: memory, descriptors, CPU, by the difference to one kernel.
+
+The kernels' own processes are stand-ins; one host process answers for them all. The gateway is a fresh one.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks import processes
+from benchmarks.client import Failed
+from benchmarks.contestants import Contestant
+from benchmarks.measures import Kernel
+from benchmarks.samples import Samples
+
+AT_ONCE = 4
+SETTLE = 3.0
+"""Seconds without a start before anything is read."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    memory: float
+    descriptors: int | None
+    cpu: float
+
+
+def _read(pid: int) -> Reading:
+    return Reading(processes.resident_kib(pid), processes.descriptors(pid), processes.cpu(pid))
+
+
+def start_up_to(gateway: Contestant, have: int, want: int, out_of_time: Callable[[], bool]) -> tuple[int, str]:
+    """Start so many that it has ``want``. How many it has, and why it is not more."""
+    why = ""
+
+    def one(_: int) -> str:
+        if why or out_of_time():
+            return why or "time was up"
+        try:
+            Kernel(gateway, "many", timeout=30.0)
+        except Failed as error:
+            return str(error) or "failed"
+        return ""
+
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        for result in pool.map(one, range(want - have)):
+            why = why or result
+            have += not result
+    return have, why
+
+
+def idle(
+    samples: Samples,
+    gateway: Contestant,
+    *,
+    sizes: dict[str, int],
+    seconds: float,
+    out_of_time: Callable[[], bool],
+) -> str:
+    """Measure at each of the sizes (``{"few": 100}``). Why it has come no further, if it has not."""
+    have, why = start_up_to(gateway, 0, 1, out_of_time)
+    if why:
+        raise Failed(why)
+    time.sleep(SETTLE)  # what comes late after a start is no cost of a kernel
+    pids = {"gateway": gateway.pid}
+    launcher = gateway.launcher()
+    if launcher:
+        pids["launcher"] = launcher
+    base = {role: _read(pid) for role, pid in pids.items()}
+    for key, size in sizes.items():
+        have, why = start_up_to(gateway, have, size, out_of_time)
+        samples.add(f"idle_{key}", gateway.name, have)
+        if why:
+            return f"{gateway.name}: {have} kernels, then: {why[:300]}"
+        time.sleep(SETTLE)
+        before = {role: _read(pid) for role, pid in pids.items()}
+        time.sleep(seconds)
+        after = {role: _read(pid) for role, pid in pids.items()}
+        for what, value in _costs(base, before, after, have, seconds).items():
+            samples.add(f"idle_{key}_{what}", gateway.name, value)
+    return ""
+
+
+def _costs(
+    base: dict[str, Reading], before: dict[str, Reading], after: dict[str, Reading], have: int, seconds: float
+) -> dict[str, float | None]:
+    more = have - 1
+    memory = {role: (after[role].memory - base[role].memory) / more for role in after}
+    cpu = {role: 1e6 * (after[role].cpu - before[role].cpu) / seconds / have for role in after}
+    fds: dict[str, float] = {}
+    for role, reading in after.items():
+        first = base[role].descriptors
+        if reading.descriptors is not None and first is not None:
+            fds[role] = (reading.descriptors - first) / more
+    return {
+        "memory": sum(memory.values()),
+        "memory_gateway": memory["gateway"],
+        "fds": sum(fds.values()) if len(fds) == len(after) else None,
+        "fds_gateway": fds.get("gateway"),
+        "cpu": sum(cpu.values()),
+        "cpu_gateway": cpu["gateway"],
+    }
