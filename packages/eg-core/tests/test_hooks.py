@@ -12,6 +12,8 @@ from eg_core.hooks import Hooks
 from eg_core.hookspecs import hookimpl
 from eg_core.plugins import PluginError, PluginManager
 from eg_core.types import (
+    Check,
+    CheckResult,
     Endpoint,
     GatewayInfo,
     KernelEvent,
@@ -327,3 +329,29 @@ async def test_a_silent_address_is_given_up(monkeypatch, tmp_path):
                 filler.connect(path)
         with pytest.raises(BackendUnavailable, match="no answer"):
             await dial(Endpoint(path=path))
+
+
+class Checked:
+    def __init__(self, name, checks):
+        self.name = name
+        self._checks = checks
+
+    @hookimpl
+    def eg_doctor_checks(self):
+        if self._checks is None:
+            raise RuntimeError("boom")
+        return self._checks
+
+
+async def test_every_plugins_checks_are_had_and_one_that_fails_is_a_failed_check():
+    async def run():
+        return CheckResult("ok", "well")
+
+    checks = [Check("one.a", "a holds", run), Check("one.b", "b holds", run)]
+    hooks = make(Checked("one", checks), Checked("two", None), Checked("three", iter(checks[:1])))
+    found = hooks.doctor_checks()
+    assert sorted(check.name for check in found) == ["one.a", "one.a", "one.b", "two.checks"]
+    [failed] = [check for check in found if check.name == "two.checks"]
+    result = await failed.run()
+    assert result.status == "fail"
+    assert "boom" in result.detail

@@ -136,7 +136,7 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
                 layers.callback(board.close)
                 layers.push_async_callback(board.drained, CLOSE_TIMEOUT)
                 metrics = Metrics()
-                registry, gateway_id = await self._build(data_dir, layers, metrics)
+                registry, gateway_id = await self.build(data_dir, layers, metrics)
                 metrics.watch(_watched(registry, board))
                 registry.spawn(metrics.watch_loop())
                 finder = KernelspecFinder(parent=self)
@@ -153,16 +153,20 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
                     self.log.info("ending all kernels")
                     await registry.end_all(END_TIMEOUT)
 
+    def data_folder(self, port: int) -> Path:
+        return Path(self.data_dir or Path(jupyter_data_dir()) / "enterprise_gateway" / str(port)).expanduser()
+
     def _open_data_dir(self, port: int, stack: contextlib.ExitStack) -> Path:
-        data_dir = Path(self.data_dir or Path(jupyter_data_dir()) / "enterprise_gateway" / str(port)).expanduser()
+        data_dir = self.data_folder(port)
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.store_url or self.store_url.startswith("sqlite"):
             stack.enter_context(DataDirLock(data_dir))
         return data_dir
 
-    async def _build(
+    async def build(
         self, data_dir: Path, layers: contextlib.AsyncExitStack, metrics: Metrics
     ) -> tuple[KernelRegistry, str]:
+        """Everything but the web, over ``data_dir``; ``layers`` takes it down again."""
         plugins = PluginManager(backends=dict(self.backends), parent=self, log=self.log, environ=self.environ)
         hooks = Hooks(plugins, self.log)
         store = Store(
@@ -211,10 +215,10 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             metrics=metrics,
             log=self.log,
             log_function=RequestLog(self.log, metrics.http),
-            **self._web_settings(finder),
+            **self.web_settings(finder),
         )
 
-    def _web_settings(self, finder: KernelspecFinder) -> dict[str, Any]:
+    def web_settings(self, finder: KernelspecFinder) -> dict[str, Any]:
         """What the handlers read from the options, and what changes with them."""
         access = Access(frozenset(self.authorized_users), frozenset(self.unauthorized_users))
         composer = Composer(
@@ -248,7 +252,7 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
     def _take_over(self, registry: KernelRegistry, finder: KernelspecFinder, web: Application) -> None:
         """Hand changed options to the layers that run."""
         registry.settings = self._settings()
-        web.settings.update(self._web_settings(finder))
+        web.settings.update(self.web_settings(finder))
 
     async def _until_told(self, registry: KernelRegistry) -> bool:
         """Wait for a signal. True: end the kernels too (Ctrl-C, confirmed when a terminal is there to confirm)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
 from eg_core import aio
@@ -18,6 +18,8 @@ from eg_core.config import Plugin
 from eg_core.errors import GatewayError, InvalidRequest, LaunchFailed
 from eg_core.plugins import BACKEND_HOOKS, PluginError, PluginManager
 from eg_core.types import (
+    Check,
+    CheckResult,
     Endpoint,
     GatewayInfo,
     KernelEvent,
@@ -50,6 +52,19 @@ class Hooks:
     def backends(self) -> tuple[str, ...]:
         """The names of all backend instances."""
         return self._plugins.backend_names
+
+    # -- declare --------------------------------------------------------------------------------------------
+
+    def doctor_checks(self) -> list[Check]:
+        """Every plugin's checks; a plugin that fails to name its own has one failed check instead."""
+        checks: list[Check] = []
+        for name, call in self._implementations("eg_doctor_checks"):
+            try:
+                checks += call()
+            except Exception as error:  # noqa: BLE001 - it is what the doctor is asked about
+                self._log.debug("Plugin %r failed in eg_doctor_checks", name, exc_info=True)
+                checks.append(_failed_check(name, error))
+        return checks
 
     # -- site -----------------------------------------------------------------------------------------------
 
@@ -171,7 +186,7 @@ class Hooks:
 
     def _implementations(
         self, hook: str, *, only: object = None, **arguments: Any
-    ) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+    ) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Each plugin's own call in pluggy's order, one by one: failures have names, no coroutine is left over."""
         for implementation in reversed(getattr(self._plugins.pm.hook, hook).get_hookimpls()):
             if only is None or implementation.plugin is only:
@@ -192,8 +207,17 @@ class Hooks:
             raise kind(message, reason="internal_error", detail=f"{hook}: {error!r}") from error
 
 
-def _bind(function: Callable[..., Awaitable[None]], arguments: dict[str, Any]) -> Callable[[], Awaitable[None]]:
+def _bind(function: Callable[..., Any], arguments: dict[str, Any]) -> Callable[[], Any]:
     return lambda: function(**arguments)
+
+
+def _failed_check(plugin: str, error: Exception) -> Check:
+    result = CheckResult("fail", f"Its checks cannot be had: {type(error).__name__}: {error}")
+
+    async def run() -> CheckResult:
+        return result
+
+    return Check(f"{plugin}.checks", "The plugin says what can be checked", run)
 
 
 def _all_unknown(handles: Sequence[KernelHandle], detail: str) -> Poll:

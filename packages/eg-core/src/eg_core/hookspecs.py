@@ -9,11 +9,12 @@ does not use. A backend implements at least the three hooks marked required.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import pluggy
 
 from eg_core.types import (
+    Check,
     Endpoint,
     GatewayInfo,
     KernelEvent,
@@ -27,6 +28,17 @@ from eg_core.types import (
 PROJECT = "eg"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+# -- declare ------------------------------------------------------------------------------------------------
+
+
+@hookspec
+def eg_doctor_checks() -> Iterable[Check]:  # type: ignore[empty-body]
+    """What ``eg doctor`` can look at. Called without ``eg_startup``: traits and ``environ`` are there, no gateway.
+
+    Returns at once; looking is the checks' business (``Check.run``), which run side by side.
+    """
 
 
 # -- site ---------------------------------------------------------------------------------------------------

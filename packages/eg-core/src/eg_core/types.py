@@ -7,11 +7,11 @@ a launch are the mutable *contents* of ``LaunchRequest``: ``options``, ``labels`
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,30 @@ class Poll:
 
     statuses: Mapping[str, KernelStatus]
     strays: Sequence[KernelHandle] = ()
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check has found. ``status`` is ``ok``, ``warn`` (works, but) or ``fail``; ``detail`` a sentence,
+    ``hint`` what to do about it."""
+
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that ``eg doctor`` can look at before a user runs into it.
+
+    ``name`` is dotted and begins with the plugin instance's name (``gpu-eu.queue``), ``summary`` says what holds when
+    all is well. ``run`` changes nothing; what it raises is a failed check. It is given up after ``timeout`` seconds.
+    """
+
+    name: str
+    summary: str
+    run: Callable[[], Awaitable[CheckResult]]
+    timeout: float = 10.0
 
 
 KERNEL_EVENTS: Mapping[str, str] = MappingProxyType(

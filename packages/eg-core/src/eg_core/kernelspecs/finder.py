@@ -103,6 +103,11 @@ class KernelspecFinder(KernelSpecManager):
             raise KeyError(path)
         return spec.resource_dir / path
 
+    def problems(self) -> dict[str, str]:
+        """What is wrong with the kernelspecs that ``find_all`` has left out, by their folders."""
+        with self._lock:
+            return {str(path): entry.problem for path, entry in self._entries.items() if entry.problem is not None}
+
     # -- looking --------------------------------------------------------------------------------------------
 
     def _get(self, name: str) -> Kernelspec:

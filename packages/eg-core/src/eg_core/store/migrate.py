@@ -37,12 +37,17 @@ def prepare(engine: Engine, cipher: Cipher) -> str:
             connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _POSTGRESQL_LOCK})
         revision = current_revision(connection)
         if revision is not None:
-            _refuse_unknown(connection, revision)
-            _check_identity(connection, cipher)
+            check(connection, cipher, revision)
         upgrade(connection)
         if revision is None:
             _give_identity(connection, cipher)
         return _check_identity(connection, cipher)
+
+
+def check(connection: Connection, cipher: Cipher, revision: str) -> None:
+    """Raises StoreError for a newer schema or another key."""
+    _refuse_unknown(connection, revision)
+    _check_identity(connection, cipher)
 
 
 def current_revision(connection: Connection) -> str | None:
