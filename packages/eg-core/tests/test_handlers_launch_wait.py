@@ -1,6 +1,6 @@
 import pytest
 
-from eg_core.handlers.kernels import LAUNCH_WAIT, launch_wait
+from eg_core.handlers.starting import LAUNCH_WAIT, launch_wait
 
 
 @pytest.mark.parametrize(

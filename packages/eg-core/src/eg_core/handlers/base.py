@@ -7,14 +7,15 @@ import json
 import logging
 from http import HTTPStatus
 from typing import Any, ClassVar
-from urllib.parse import urlparse
 
 from tornado import web
 
 from eg_core import errors, logs
+from eg_core.handlers.cors import Cors
 from eg_core.kernels.registry import KernelRegistry
 from eg_core.launchers.client import LauncherUnreachable
 from eg_core.store.store import DuplicateKernel
+from eg_core.tls import is_issued_to
 
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body; what clients send is a name and some variables."""
@@ -54,6 +55,11 @@ class GatewayHandler(web.RequestHandler):
         return log
 
     @property
+    def cors(self) -> Cors:
+        cors: Cors = self.settings.get("cors") or Cors()
+        return cors
+
+    @property
     def base_url(self) -> str:
         return str(self.settings["base_url"])
 
@@ -69,9 +75,14 @@ class GatewayHandler(web.RequestHandler):
         self.set_header("Server", "eg")
         self.set_header("X-Request-ID", self.request_id)
         self.set_header("X-Content-Type-Options", "nosniff")
+        for name, value in self.cors.headers(self.request.headers.get("Origin")):
+            self.set_header(name, value)
 
     async def prepare(self) -> None:
         logs.bind(request_id=self.request_id, kernel_id=self.path_kwargs.get("kernel_id"))
+        if self.request.method == "OPTIONS":
+            return  # a browser asks before it sends the page's request, and sends no token along
+        self._check_certificate()
         if not self.public and self.current_user is None:
             self.set_header("WWW-Authenticate", 'Bearer realm="eg"')
             raise web.HTTPError(
@@ -79,7 +90,20 @@ class GatewayHandler(web.RequestHandler):
             )
         logs.bind(user=self.current_user)
         if not self.check_origin(self.request.headers.get("Origin")):
-            raise web.HTTPError(403, "Pages of this origin may not use the gateway.")
+            raise web.HTTPError(
+                403, "Pages of this origin may not use the gateway (EnterpriseGatewayApp.allow_origin says which may)."
+            )
+
+    async def options(self, *_args: str, **_kwargs: str) -> None:
+        """The headers say it all."""
+
+    def _check_certificate(self) -> None:
+        expected = self.settings.get("authorized_origin")
+        if not expected:
+            return
+        certificate = self.request.get_ssl_certificate()
+        if not isinstance(certificate, dict) or not is_issued_to(certificate, expected):
+            raise web.HTTPError(403, "The client's certificate is not issued to who may use the gateway.")
 
     def get_current_user(self) -> str | None:
         """Whoever has the token is the trusted service; without a token set, everybody who reaches the port is."""
@@ -93,10 +117,8 @@ class GatewayHandler(web.RequestHandler):
         return "service" if hmac.compare_digest(given.encode(), token.encode()) else None
 
     def check_origin(self, origin: str | None) -> bool:
-        """A browser says where its page comes from: only pages of this very host may speak to the gateway."""
-        if origin is None:
-            return True
-        return urlparse(origin).netloc.lower() == self.request.headers.get("Host", "").lower()
+        """A browser says where its page comes from: pages of this very host and of allowed origins may come in."""
+        return self.cors.allows(origin, self.request.headers.get("Host", ""))
 
     def check_xsrf_cookie(self) -> None:
         """No cookie authenticates here, so there is nothing to forge."""

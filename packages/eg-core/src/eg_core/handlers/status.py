@@ -15,6 +15,22 @@ class ApiHandler(GatewayHandler):
         self.write_json({"version": __version__, "gateway_version": __version__})
 
 
+class StatusHandler(GatewayHandler):
+    """As in Jupyter Server: how busy it is."""
+
+    async def get(self) -> None:
+        models = [kernel.model() for kernel in self.registry.kernels()]
+        started = str(self.settings["started"])
+        self.write_json(
+            {
+                "started": started,
+                "last_activity": max([started, *(model["last_activity"] for model in models)]),
+                "kernels": len(models),
+                "connections": sum(model["connections"] for model in models),
+            }
+        )
+
+
 class HealthHandler(GatewayHandler):
     """For load balancers: no token, no details. 503 when the store does not answer."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eg_core.errors import BackendUnavailable
+from eg_core.errors import BackendUnavailable, GatewayError
 from eg_core.kernels.states import PENDING, KernelState
 from eg_core.store.records import KernelRecord
 from eg_core.types import KernelEvent, ProcessInfo
@@ -41,6 +41,7 @@ class Kernel:
         self.link: LauncherLink | None = None
         self.launch: asyncio.Task[None] | None = None
         self.progress: str | None = None
+        self.error: GatewayError | None = None  # why its launch failed
         self.sockets: set[ClientSocket] = set()
         self.lock = asyncio.Lock()
         self.incarnation = 1  # the process that counts; what is said of an earlier one comes too late
@@ -149,6 +150,7 @@ class Kernel:
     def begin(self) -> None:
         """A new launch: nothing that was said of an earlier process holds."""
         self.incarnation = 1
+        self.error = None
         self.description = {}
         self.gone.clear()
         self.verdict = None

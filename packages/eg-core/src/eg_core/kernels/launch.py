@@ -149,6 +149,7 @@ class Launch:
         if error.detail:
             registry.log.warning("kernel %s: %s (%s)", kernel.id, error, error.detail)
         await registry.remove_remote(kernel, grace=0.0, reason=error.reason)
+        kernel.error = error
         await registry.advance(kernel, Event.FAILED, reason=error.reason, message=error.message, process=None)
         await registry.tell(kernel, "launch_failed")
 
