@@ -222,11 +222,14 @@ async def test_a_wrong_handshake(what, monkeypatch):
             await client.open_channels("k", session_id=None, peer="weak", subprotocol=wire.V1_SUBPROTOCOL)
 
 
+STATUS = b'{"type": "status", "protocol": 1}'
+
+
 async def test_events(tmp_path):
     async with talking(make_tls(tmp_path)) as (client, launcher):
-        launcher.greeting = frame(Opcode.TEXT, b'{"type": "status"}')
+        launcher.greeting = frame(Opcode.TEXT, STATUS)
         events = client.events()
-        assert await anext(events) == {"type": "status"}
+        assert await anext(events) == json.loads(STATUS)
         link = launcher.channels[0]
         link.send(frame(Opcode.PING, b"there?") + frame(Opcode.TEXT, b'{"type": "kernel"}'))
         assert await anext(events) == {"type": "kernel"}
@@ -235,10 +238,19 @@ async def test_events(tmp_path):
         assert [event async for event in events] == []
 
 
+@pytest.mark.parametrize("protocol", [wire.PROTOCOL + 1, wire.PROTOCOL - 2, "1", None])
+async def test_events_of_a_launcher_that_speaks_otherwise(protocol):
+    async with talking() as (client, launcher):
+        launcher.greeting = frame(Opcode.TEXT, json.dumps({"type": "status", "protocol": protocol}).encode())
+        with pytest.raises(LauncherError, match="this gateway speaks 1 and 0") as refused:
+            await anext(client.events())
+        assert refused.value.status == 426
+
+
 @pytest.mark.parametrize("how", ["fin", "close", "garbage", "not-json", "aclose", "cancel", "silence"])
 async def test_the_end_of_events(how, monkeypatch):
     async with talking() as (client, launcher):
-        launcher.greeting = frame(Opcode.TEXT, b'{"type": "status"}')
+        launcher.greeting = frame(Opcode.TEXT, STATUS)
         events = client.events()
         await anext(events)
         link = launcher.channels[0]

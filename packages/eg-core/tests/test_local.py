@@ -43,7 +43,7 @@ def listen():
     listener.listen()
     return listener
 def ready(**more):
-    said = {"ready": True, "pid": os.getpid(), "launcher_id": credentials["launcher_id"], **more}
+    said = {"ready": True, "pid": os.getpid(), "launcher_id": credentials["launcher_id"], "protocol": 1, **more}
     print(json.dumps(said), flush=True)
 def serve(listener):
     while True:
@@ -60,6 +60,10 @@ def report(path):
 
 LAUNCHERS = {
     "Serves": "listener = listen(); report(args['--unix'] + '.facts'); ready(); serve(listener)",
+    "IsOlder": "listener = listen(); ready(protocol=0); serve(listener)",
+    "IsTooNew": "listener = listen(); ready(protocol=2); serve(listener)",
+    "IsTooOld": "listener = listen(); ready(protocol=-1); serve(listener)",
+    "DoesNotSayWhatItSpeaks": "listener = listen(); ready(protocol=None); serve(listener)",
     "SlowToStart": "time.sleep(0.5); listener = listen(); ready(); serve(listener)",
     "ExitsAtOnce": "sys.exit('the disk is on fire')",
     "KillsItself": "os.kill(os.getpid(), 9)",
@@ -252,6 +256,16 @@ async def test_a_launcher_that_does_not_answer_is_not_joined(make, launcher, mon
     assert alive(second)
 
 
+async def test_a_launcher_of_the_version_before_serves_what_it_holds_and_is_not_joined(make, launcher):
+    hooks = await make(launcher("IsOlder"))
+    (*_, first) = await launch(hooks)
+    (*_, second) = await launch(await make(launcher("Serves")))
+    assert first.launcher_id != second.launcher_id
+    assert alive(first)
+    (*_, third) = await launch(hooks)
+    assert third.launcher_id == second.launcher_id
+
+
 async def test_a_dead_launcher_is_not_joined_nor_a_recycled_pid_taken_for_it(make, launcher, runtime_dir):
     hooks = await make(launcher("Serves"))
     (*_, first) = await launch(hooks)
@@ -298,6 +312,9 @@ async def test_garbage_in_the_folder_harms_nobody(make, launcher, runtime_dir):
         ("SaysGarbage", r"said 'Welcome to the launcher!' instead"),
         ("SaysItIsNotReady", r"instead of that it is ready"),
         ("SaysTooMuch", r"said 'xxx"),
+        ("IsTooNew", r"speaks the launcher protocol 2; this gateway speaks 1 and 0"),
+        ("IsTooOld", r"speaks the launcher protocol -1; this gateway speaks 1 and 0"),
+        ("DoesNotSayWhatItSpeaks", r"speaks the launcher protocol None"),
     ],
 )
 async def test_a_failed_launcher_says_why_and_leaves_nothing(make, launcher, runtime_dir, name, said):
@@ -542,8 +559,12 @@ def test_old_logs_go_with_their_launchers(runtime_dir):
         os.utime(folder.errors(name), (0, 0))
     os.utime(folder.log("new"))
     os.utime(folder.errors("new"))
+    for name in ("old", "used"):
+        Path(f"{folder.log(name)}.1").write_text(name)
+        os.utime(f"{folder.log(name)}.1", (0, 0))
     folder.write(folders.LauncherFile("used", "/s", 1))
     folder.sweep(60)
+    assert [path.name for path in folder.path.glob("*.log.1")] == ["used.log.1"]
     assert sorted(path.stem for path in folder.path.glob("*.log")) == ["new", "used"]
     assert sorted(path.stem for path in folder.path.glob("*.err")) == ["new", "used"]
 

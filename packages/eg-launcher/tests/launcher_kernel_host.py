@@ -14,6 +14,7 @@ from eg_launcher.channels import Channel
 from eg_launcher.command import StartRequest
 from eg_launcher.frames import decode, encode
 from eg_launcher.kernels import Kernel
+from eg_launcher.means import Means
 from eg_launcher.relay import make_context
 from eg_launcher.spawner import Spawner
 from eg_launcher.websocket import Opcode
@@ -160,6 +161,7 @@ class KernelHost:
         host.kernels = []
         host.changes = []
         host.spawner = await Spawner.open()
+        host.means = Means(host.spawner, host.context, host.folder)
         return host
 
     def kernel(self, argv=None, *, env=None, interrupt_mode="signal", ready_timeout=60.0):
@@ -174,9 +176,7 @@ class KernelHost:
         kernel = Kernel.spawned(
             uuid.uuid4().hex,
             request,
-            spawner=self.spawner,
-            context=self.context,
-            folder=self.folder,
+            means=self.means,
             changed=lambda kernel: self.changes.append((kernel.id, kernel.state, kernel.execution_state)),
         )
         self.kernels.append(kernel)

@@ -111,6 +111,7 @@ class LauncherProcess:
         endpoint = self.ready["endpoint"]
         if self.kind == "unix":
             sock = socket.socket(socket.AF_UNIX)
+            self._sockets.append(sock)
             sock.settimeout(LIMIT)
             sock.connect(endpoint["path"])
         else:

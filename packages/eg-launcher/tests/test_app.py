@@ -10,6 +10,7 @@ from eg_launcher.app import Launcher
 from eg_launcher.command import StartRequest
 from eg_launcher.http1 import HttpError
 from eg_launcher.lease import Lease
+from eg_launcher.means import Means
 from eg_launcher.spawner import SpawnError
 
 REQUEST = StartRequest(["x"])
@@ -83,9 +84,8 @@ async def make(behave, clock):
             launcher_id="l",
             lease=Lease(lease, monotonic=clock.monotonic, wall=clock.monotonic),
             single=single,
-            spawner=object() if spawner else None,
+            means=Means(None, None, None) if spawner else None,
             context=None,
-            folder=None,
         )
 
     return launcher
@@ -112,6 +112,15 @@ async def test_a_connection_or_a_kernel_keeps_it(make, clock):
     assert seconds_until_end(launcher, clock) is None
     await launcher.shutdown("k", 0)
     assert seconds_until_end(launcher, clock) == 10
+
+
+async def test_whoever_connects_keeps_it_for_a_while(make, clock):
+    launcher = make(lease=0.0)
+    clock.now += 9
+    assert launcher.reason_to_end(0, called_at=clock.now) is None
+    assert seconds_until_end(launcher, clock) == 10
+    clock.now += 1
+    assert launcher.reason_to_end(0, called_at=clock.now - 11) is not None
 
 
 async def test_the_lease_ends_it_whatever_it_holds(make, clock):

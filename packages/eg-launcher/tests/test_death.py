@@ -10,13 +10,14 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
-from eg_launcher.death import count_files, describe_exit, oom_kill_count
+from eg_launcher.death import OutOfMemory, count_files, describe_exit, oom_kill_count
 from eg_launcher.spawner import ExitStatus
 
+KILLED = ExitStatus(None, signal.SIGKILL)
 CGROUP_V1 = Path("/sys/fs/cgroup/memory")
 CGROUP_V2 = Path("/sys/fs/cgroup")
 
@@ -143,3 +144,51 @@ def test_a_kernel_that_really_runs_out_of_memory(small_group: Path, through: lis
     exit_ = json.loads(done.stdout)
     assert exit_["reason"] == "out_of_memory"
     assert "ran out of memory (1 process killed)" in exit_["message"]
+
+
+class Counter:
+    """What the system would have counted; the clock goes by hand."""
+
+    def __init__(self, count: Optional[int] = 0) -> None:
+        self.count = count
+        self.now = 100.0
+        self.watch = OutOfMemory(lambda: self.count, lambda: self.now)
+
+    def reason(self, status: ExitStatus = KILLED) -> str:
+        before, after = self.watch.at_death(status)
+        exit_ = describe_exit(status, stderr=[], oom_before=before, oom_after=after, asked=False)
+        return str(exit_["reason"])
+
+
+def test_a_kill_for_memory_explains_one_death() -> None:
+    counter = Counter(7)
+    assert counter.reason() == "signal"
+    counter.count = 8
+    assert counter.reason() == "out_of_memory"
+    assert counter.reason() == "signal"  # of another kernel, by somebody
+
+
+def test_kernels_that_memory_took_together_are_all_explained() -> None:
+    counter = Counter()
+    counter.count = 2
+    assert counter.reason(ExitStatus(0, None)) == "exited"  # beside them; its reading does not take theirs away
+    assert [counter.reason() for _ in range(3)] == ["out_of_memory", "out_of_memory", "signal"]
+
+
+def test_what_memory_took_some_time_ago_was_no_kernel() -> None:
+    counter = Counter()
+    counter.count = 1
+    counter.watch.look()
+    counter.now += 4
+    assert counter.watch.look() == 1
+    counter.now += 2
+    assert counter.reason() == "signal"
+
+
+def test_where_nobody_counts_nothing_is_claimed() -> None:
+    counter = Counter(None)
+    assert counter.reason() == "signal"
+    counter.count = 5
+    assert counter.reason() == "signal"  # since when?
+    counter.count = 6
+    assert counter.reason() == "out_of_memory"

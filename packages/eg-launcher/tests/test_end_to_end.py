@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -407,6 +408,26 @@ def test_a_signal_ends_all_in_order(launch, mark, signum):
     assert launcher.process.wait(LIMIT) == 0
     assert not marked(mark)
     assert not (launcher.folder / "s").exists()
+
+
+@pytest.mark.parametrize("kind", ["unix", "loopback"])
+def test_a_launcher_that_ends_listens_no_more(launch, mark, kind):
+    launcher = launch(kind)
+    launcher.token = launcher.token if kind == "unix" else _token_of(launcher)
+    held = launcher.websocket("/events")
+    launcher.start(argv=["bash", "-c", "trap '' TERM; while :; do sleep 1; done"], env=environment(mark))
+    os.kill(launcher.pid, signal.SIGTERM)
+    wait_until(lambda: "the launcher ends" in launcher.log.read_text())
+    with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+        launcher.connect()
+    assert launcher.process.poll() is None
+    assert json.loads(held.recv())["type"] == "status"  # who was connected still is
+    os.kill(launcher.pid, signal.SIGTERM)
+    launcher.process.wait(LIMIT)
+
+
+def _token_of(launcher):
+    return wait_until(lambda: re.search(r"token=(\w+)", "".join(launcher.errors)))[1]
 
 
 def test_a_second_signal_does_not_wait(launch, mark):

@@ -8,8 +8,9 @@ import ssl
 import pytest
 
 from eg_launcher import listener, server, wire
+from eg_launcher.handshake import check_upgrade
 from eg_launcher.http1 import HttpError, Response
-from eg_launcher.server import Server, Upgrade, check_upgrade
+from eg_launcher.server import Server, Upgrade
 from eg_launcher.websocket import Opcode
 
 LIMIT = 10.0

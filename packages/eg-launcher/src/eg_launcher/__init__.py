@@ -2,11 +2,19 @@
 
 The rooms, from the wire inward (``docs/developers/launcher-protocol.md`` is the contract):
 
-``cli``        the command line: ``spawn`` and ``attach``
-``server``     HTTP/1.1 and WebSocket on one TLS port or Unix socket; ``routes`` is the table of calls
-``kernels``    one kernel's life: start, ready, interrupt, restart, shutdown, death
-``relay``      its ZMQ sockets; ``journal`` what it said; ``channels`` one client's cursor into that
-``spawner``    the small child process that forks kernels and leaves none behind
+``cli``            the command line: ``spawn`` and ``attach``; ``logfile`` is where its log goes
+``app``            the launcher itself: the kernels it holds, its one timer, its end; ``lease`` is how long it is wanted
+``listener``       the TLS port or Unix socket; ``folder`` the private place for its files
+``server``         connections, with ``http1``, ``handshake`` and ``sockets`` (an accepted WebSocket)
+``routes``         the table of calls; ``events`` what is pushed to the gateway
+``kernels``        one kernel's life: start, ready, interrupt, restart, shutdown; ``portrait`` is what is told of it
+``conversation``   what kernel and clients say: ``journal`` (numbered), ``executions`` (who waits), ``outbox`` (held)
+``channels``       one client: a cursor into the journal
+``incarnation``    one process of a kernel and its gate to ready: ``connection_file``, ``command``, ``output``
+``means``          what all kernels of a launcher share, and how one process is made
+``relay``          its ZMQ sockets; ``signing`` their signatures
+``spawner``        the small child process (``spawner_child``) that forks kernels and leaves none behind
+``death``          why a kernel ended, in words; ``usage`` and ``linux`` are what the system tells and can do
 ``frames``, ``websocket``, ``wire``   encodings, pure; the gateway uses these three and nothing else
 
 Standard library and pyzmq only; Python 3.9 and newer; nothing happens at import.

@@ -13,7 +13,6 @@ import signal
 import socket
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Callable
 
 import zmq
@@ -25,6 +24,7 @@ from eg_launcher.folder import PrivateFolder
 from eg_launcher.http1 import HttpError
 from eg_launcher.kernels import Kernel
 from eg_launcher.lease import Lease
+from eg_launcher.means import Means
 from eg_launcher.relay import make_context
 from eg_launcher.routes import Router
 from eg_launcher.server import Server
@@ -67,18 +67,17 @@ class Launcher:
         launcher_id: str,
         lease: Lease,
         single: bool,
-        spawner: Spawner | None,
+        means: Means | None,
         context: zmq.Context[zmq.Socket[bytes]],
-        folder: Path,
     ) -> None:
+        """``means`` None: it starts no kernels."""
         self.launcher_id = launcher_id
         self.lease = lease
         self.single = single
         self.kernels: dict[str, Kernel] = {}
         self.feed = EventFeed(self.kernels, self.status, lease)
-        self._spawner = spawner
+        self._means = means
         self._context = context
-        self._folder = folder
         self._attached: set[str] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -146,14 +145,20 @@ class Launcher:
         return kernel
 
     def beat(self) -> None:
+        if self._means is not None:
+            self._means.out_of_memory.look()
         for kernel in list(self.kernels.values()):
             kernel.beat()
 
     # -- its life -------------------------------------------------------------------------------------------
 
-    def reason_to_end(self, connections: int) -> str | None:
-        """Asked every second: words when nobody needs this launcher any more."""
+    def reason_to_end(self, connections: int, called_at: float = 0.0) -> str | None:
+        """Asked every second: words when nobody needs this launcher any more.
+
+        ``called_at``: when somebody last connected. Whoever looks whether this launcher answers is about to use it.
+        """
         now = time.monotonic()
+        self._busy_at = max(self._busy_at, called_at)
         if self.lease.over():
             return f"no gateway has called for {self.lease.seconds:.0f} s: the lease is over"
         if self.kernels:
@@ -189,18 +194,11 @@ class Launcher:
             raise HttpError(409, "ending", "This kernel is being shut down.")
 
     def _create(self, kernel_id: str, request: StartRequest) -> None:
-        if self._spawner is None:
+        if self._means is None:
             raise HttpError(409, "attached", "This launcher serves a running kernel; it starts none.")
         if len(self.kernels) >= (1 if self.single else MAX_KERNELS) or (self.single and self._held):
             raise HttpError(409, "full", "This launcher holds all the kernels it may hold.")
-        kernel = Kernel.spawned(
-            kernel_id,
-            request,
-            spawner=self._spawner,
-            context=self._context,
-            folder=self._folder,
-            changed=self.feed.changed,
-        )
+        kernel = Kernel.spawned(kernel_id, request, means=self._means, changed=self.feed.changed)
         self.kernels[kernel_id] = kernel
         task = asyncio.get_running_loop().create_task(self._first_start(kernel))
         self._starting[kernel_id] = task
@@ -254,9 +252,8 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
                 launcher_id=settings.launcher_id,
                 lease=Lease(settings.lease),
                 single=settings.single,
-                spawner=spawner,
+                means=Means(spawner, context, folder.path) if spawner is not None else None,
                 context=context,
-                folder=folder.path,
             )
             await _first_kernel(launcher, settings)
             server = Server(Router(launcher, settings.token), ssl_context=tls)
@@ -264,7 +261,7 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
             server.listen(sock)
             try:
                 ready(ready_line(settings.launcher_id, endpoint))
-                return await _serve(launcher, server, spawner, stop)
+                return await _serve(launcher, server, sock, spawner, stop)
             finally:
                 await server.close()
                 launcher.close()
@@ -326,10 +323,12 @@ class Stop:
             future.set_result(None)
 
 
-async def _serve(launcher: Launcher, server: Server, spawner: Spawner | None, stop: Stop) -> int:
+async def _serve(launcher: Launcher, server: Server, sock: socket.socket, spawner: Spawner | None, stop: Stop) -> int:
     """Until there is a reason to end; then end the kernels."""
     lost = spawner.lost if spawner is not None else asyncio.get_running_loop().create_future()
     reason = await _reason(launcher, server, stop, lost)
+    server.stop_listening()
+    listener.withdraw(sock)  # who comes from now on finds nobody, and starts another launcher
     log.info("the launcher ends: %s", reason)
     ending = asyncio.get_running_loop().create_task(launcher.end(END_GRACE, spare_attached=stop.asked.done()))
     while not ending.done() and not stop.hurry.done():
@@ -353,6 +352,6 @@ async def _reason(launcher: Launcher, server: Server, stop: Stop, lost: asyncio.
         if time.monotonic() - beat >= BEAT:
             beat = time.monotonic()
             launcher.beat()
-        reason = launcher.reason_to_end(server.connections)
+        reason = launcher.reason_to_end(server.connections, server.called_at)
         if reason is not None:
             return reason

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 import os
 import re
@@ -18,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
-from eg_launcher import __version__, wire
+from eg_launcher import __version__, logfile, wire
 
 if TYPE_CHECKING:
     from eg_launcher.app import Settings
@@ -74,7 +73,10 @@ def _main(argv: list[str]) -> int:
     if command and args.mode != "spawn":
         raise UsageError("only spawn takes a command after --")
     settings, alone = _settings(args, command)
-    _configure_log(args.log)
+    try:
+        logfile.configure(args.log)
+    except OSError as error:
+        raise UsageError(f"the log {args.log} cannot be written: {_words(error)}") from None
     return _run(settings, args.log, alone=alone)
 
 
@@ -118,7 +120,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--single", action="store_true", help="hold one kernel, and end with it")
     parser.add_argument("--kernel-id", type=_kernel_id, metavar="ID", help="the kernel's id (default: a new one)")
-    parser.add_argument("--log", metavar="FILE", help="write the log here instead of to stderr")
+    parser.add_argument(
+        "--log",
+        metavar="FILE",
+        help="write the log here instead of to stderr; one of 1 MiB and an older one (FILE.1) are kept",
+    )
 
 
 def _seconds(text: str) -> float:
@@ -244,21 +250,6 @@ def _words(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else "it is not what it should be"
 
 
-def _configure_log(path: str | None) -> None:
-    if path is not None:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise UsageError(f"the log {path} cannot be written: {_words(error)}") from None
-        handler: logging.Handler = logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8"))
-    else:
-        handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-
-
 def _run(settings: Settings, log: str | None, *, alone: bool) -> int:
     import asyncio  # noqa: PLC0415
 
@@ -275,7 +266,7 @@ def _run(settings: Settings, log: str | None, *, alone: bool) -> int:
         except BrokenPipeError:
             raise UsageError("who has started it reads no more") from None
         finally:
-            _detach(log)
+            logfile.detach(log)
 
     try:
         return asyncio.run(run(settings, ready))
@@ -302,15 +293,3 @@ def how_to_connect(settings: Settings, endpoint: dict[str, Any]) -> str:
     if not holds_one:
         lines.append(f"Start a kernel within 10 s: POST {path.replace('/channels', '/start')} with its argv.")
     return "\n".join([*lines, "Ctrl-C ends it" + (", not the kernel." if settings.attach else " and its kernel.")])
-
-
-def _detach(log: str | None) -> None:
-    """Let go of what the starter gave: who waits for more on stdout gets its end, and no kernel can talk there."""
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.close(null)
-    if log is not None:
-        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.dup2(descriptor, 2)
-        os.close(descriptor)

@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-from typing import Any, Optional
+import time
+from typing import Any, Callable, Optional
 
 from eg_launcher import linux
 from eg_launcher.spawner import ExitStatus
 
 LAST_LINES = 3
 MAX_LAST_OUTPUT = 600
+TOGETHER = 5.0
 
 _SIGNALS = {
     "SIGSEGV": "it used memory that is not its own; the cause is most often a compiled library",
@@ -39,8 +41,7 @@ def describe_exit(
     """The protocol's *exit* object.
 
     ``asked``: a shutdown or restart was asked for. ``never_answered``: it was killed because it was not ready
-    after so many seconds. The counts are ``oom_kill_count`` when it was started (or when another kernel of this
-    launcher last ended, if later) and now.
+    after so many seconds. The counts are what ``OutOfMemory.at_death`` says.
     """
     name, killed = _signal_name(status), _killed_for_memory(status, oom_before, oom_after)
     if asked:
@@ -66,10 +67,15 @@ def describe_exit(
 
 
 def _killed_for_memory(status: ExitStatus, before: Optional[int], after: Optional[int]) -> int:
-    """How many processes were killed, if that ended the kernel: itself, or the one a shell ran for it (137)."""
-    if signal.SIGKILL not in (status.signal, (status.code or 0) - 128) or before is None or after is None:
+    """How many processes were killed for want of memory, if that ended the kernel."""
+    if not was_killed(status) or before is None or after is None:
         return 0
     return max(0, after - before)
+
+
+def was_killed(status: ExitStatus) -> bool:
+    """By SIGKILL: itself, or the one a shell ran for it."""
+    return signal.SIGKILL in (status.signal, (status.code or 0) - 128)
 
 
 def _signal_name(status: ExitStatus) -> Optional[str]:
@@ -105,6 +111,44 @@ def _last_output(lines: list[str]) -> str:
     kept = [line.strip() for line in lines if line.strip()][-LAST_LINES:]
     text = " | ".join(kept)
     return text if len(text) <= MAX_LAST_OUTPUT else "…" + text[-MAX_LAST_OUTPUT:]
+
+
+class OutOfMemory:
+    """One launcher's view of the count, read whenever one of its kernels has ended, and now and then: a kill explains
+    one death, and only one that follows within ``TOGETHER`` seconds of being seen."""
+
+    def __init__(
+        self,
+        count: Optional[Callable[[], Optional[int]]] = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._read = count or oom_kill_count
+        self._monotonic = monotonic
+        self._seen = self._read()
+        self._spare = 0
+        self._spare_until = 0.0
+
+    def at_death(self, status: ExitStatus) -> tuple[Optional[int], Optional[int]]:
+        """The count before and after what may have ended this kernel."""
+        now = self.look()
+        if now is None:
+            return None, None
+        before = now - self._spare
+        if self._spare and was_killed(status):
+            self._spare -= 1
+        return before, now
+
+    def look(self) -> Optional[int]:
+        """The count now. To be called every few seconds: what it finds was no kernel's end when none has ended."""
+        now, seen = self._read(), self._seen
+        self._seen = now
+        moment = self._monotonic()
+        if moment > self._spare_until:
+            self._spare = 0
+        if now is not None and seen is not None and now > seen:
+            self._spare += now - seen
+            self._spare_until = moment + TOGETHER
+        return now
 
 
 def oom_kill_count() -> Optional[int]:

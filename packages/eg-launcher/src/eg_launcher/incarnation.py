@@ -20,6 +20,7 @@ from typing import Any, Awaitable, Mapping, Protocol, Sequence
 import zmq
 
 from eg_launcher import connection_file
+from eg_launcher.means import Recipe
 from eg_launcher.output import OutputRing
 from eg_launcher.relay import Relay
 from eg_launcher.signing import Signer, make_message
@@ -108,14 +109,14 @@ class Incarnation:
 
     # -- beginning ------------------------------------------------------------------------------------------
 
-    async def spawn(self, spawner: Spawner, argv: list[str], env: dict[str, str], cwd: str) -> None:
+    async def spawn(self, spawner: Spawner, recipe: Recipe) -> None:
         """Write the connection file, start the process, connect. SpawnError leaves nothing behind."""
         assert self._file is not None
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         try:
             connection_file.write_connection_file(self._file, self._info)
-            self.process = await spawner.spawn(argv, env, cwd, writer)
+            self.process = await spawner.spawn(recipe.argv, recipe.env, recipe.cwd, writer)
         except BaseException:
             os.close(reader)
             self.close()

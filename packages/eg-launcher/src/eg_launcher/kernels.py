@@ -9,32 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 import uuid
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from signal import SIGINT
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable
 
 import zmq
 
-from eg_launcher import connection_file, death
-from eg_launcher.command import (
-    StartRequest,
-    base_environment,
-    kernel_environment,
-    resolve_argv,
-    resolve_cwd,
-    speaks_ipc,
-)
+from eg_launcher import connection_file, death, portrait
+from eg_launcher.command import StartRequest
 from eg_launcher.conversation import Conversation
 from eg_launcher.frames import ClientMessage
 from eg_launcher.incarnation import Incarnation
+from eg_launcher.means import Means
 from eg_launcher.output import OutputRing
 from eg_launcher.relay import CLIENT_CHANNELS
-from eg_launcher.spawner import ExitStatus, Spawner, SpawnError
-from eg_launcher.usage import session_usage
+from eg_launcher.spawner import ExitStatus, Process, SpawnError
 from eg_launcher.wire import CLOSE_KERNEL_ENDED
 
 if TYPE_CHECKING:
@@ -66,14 +56,13 @@ class Kernel:
         context: zmq.Context[zmq.Socket[bytes]],
         changed: Callable[[Kernel], None],
         start: StartRequest | None = None,
-        spawner: Spawner | None = None,
-        folder: Path | None = None,
+        means: Means | None = None,
         info: dict[str, Any] | None = None,
-        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.id = kernel_id
         self.name = name
         self.state = "starting"
+        self.incarnation = 0
         self.exit: dict[str, Any] | None = None
         self.output = OutputRing()
         self._talk = Conversation()
@@ -82,46 +71,24 @@ class Kernel:
         self._context = context
         self._changed = changed
         self._start = start
-        self._spawner = spawner
-        self._folder = folder
+        self._means = means
+        self._spawner = means.spawner if means is not None else None
         self._info = info
-        self._environ = environ if environ is not None else os.environ
         self._identity = f"eg-{uuid.uuid4().hex}".encode("ascii")
         self._life: Incarnation | None = None
         self._burial: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._killing: asyncio.Future[None] | None = None
         self._lock = asyncio.Lock()
-        self._number = 0
         self._retried = False
         self._gone = False
-        self._oom = death.oom_kill_count() if start is not None else None
         self._active_at = time.monotonic()
         self._active = False  # since the last wake-up
 
     @classmethod
-    def spawned(
-        cls,
-        kernel_id: str,
-        start: StartRequest,
-        *,
-        spawner: Spawner,
-        context: zmq.Context[zmq.Socket[bytes]],
-        folder: Path,
-        changed: Callable[[Kernel], None],
-        environ: Mapping[str, str] | None = None,
-    ) -> Kernel:
-        """One that ``start`` will start; its files go to ``folder``, which is private and short."""
-        return cls(
-            kernel_id,
-            name=start.name,
-            context=context,
-            changed=changed,
-            start=start,
-            spawner=spawner,
-            folder=folder,
-            environ=environ,
-        )
+    def spawned(cls, kernel_id: str, start: StartRequest, *, means: Means, changed: Callable[[Kernel], None]) -> Kernel:
+        """One that ``start`` will start."""
+        return cls(kernel_id, name=start.name, context=means.context, changed=changed, start=start, means=means)
 
     @classmethod
     def attached(
@@ -149,8 +116,8 @@ class Kernel:
         """Stop what it runs; harmless when it runs nothing."""
         if self.state != "ready" or self._life is None:
             raise KernelError(f"The kernel is {self.state}; it cannot be interrupted.", reason=self.state)
-        process, mode = self._life.process, self._start.interrupt_mode if self._start is not None else "message"
-        if process is None or mode == "message" or self._spawner is None:
+        process = self._life.process
+        if process is None or self.interrupt_mode == "message" or self._spawner is None:
             self._life.send_own("control", "interrupt_request", {})
         else:
             await self._spawner.signal(process.pid, SIGINT, group=True)
@@ -216,45 +183,27 @@ class Kernel:
         return self._talk.own_session
 
     @property
+    def process(self) -> Process | None:
+        return self._life.process if self._life is not None else None
+
+    @property
+    def interrupt_mode(self) -> str:
+        return self._start.interrupt_mode if self._start is not None else "message"
+
+    @property
+    def activity_age(self) -> float:
+        """Seconds since it said something, or was asked."""
+        return time.monotonic() - self._active_at
+
+    @property
     def essence(self) -> tuple[object, ...]:
-        """All that ``describe`` tells but activity and usage: another one means news."""
-        reason = self.exit["reason"] if self.exit is not None else None
-        pid = self._life.process.pid if self._life is not None and self._life.process is not None else None
-        return (self.state, self.execution_state, self._number, self.session, len(self.channels), reason, pid)
+        return portrait.essence(self)
 
     def describe(self) -> dict[str, Any]:
-        """The protocol's *kernel*."""
-        process = self._life.process if self._life is not None else None
-        usage = session_usage(process.pid) if process is not None and self.state != "dead" else None
-        return {
-            "id": self.id,
-            "name": self.name,
-            "state": self.state,
-            "execution_state": self.execution_state,
-            "incarnation": self._number,
-            "epoch": self.journal.epoch,
-            "session": self.session,
-            "interrupt_mode": self._start.interrupt_mode if self._start is not None else "message",
-            "process": process.as_dict() if process is not None else None,
-            "activity_age": round(time.monotonic() - self._active_at, 3),
-            "connections": len(self.channels),
-            "usage": usage,
-            "exit": self.exit,
-        }
+        return portrait.describe(self)
 
     def model(self) -> dict[str, Any]:
-        """Jupyter's kernel model, for clients without a gateway."""
-        active = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - self._active_at)
-        model = {
-            "id": self.id,
-            "name": self.name,
-            "last_activity": active.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "execution_state": self.execution_state,
-            "connections": len(self.channels),
-        }
-        if self.exit is not None:
-            model["reason"] = self.exit["message"]
-        return model
+        return portrait.model(self)
 
     # -- clients --------------------------------------------------------------------------------------------
 
@@ -286,35 +235,32 @@ class Kernel:
     async def _begin(self) -> None:
         if self._start is None:
             assert self._info is not None
-            self._number = 1
+            self.incarnation = 1
             self._life = Incarnation(
                 self._info, context=self._context, listener=self, identity=self._identity, output=self.output
             )
             self._life.connect()
             return
-        self._number += 1
+        self.incarnation += 1
         self._retried = False
         await self._spawn()
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_later(self._start.ready_timeout, self._on_never_answered)
 
     async def _spawn(self) -> None:
-        start, spawner, folder = self._start, self._spawner, self._folder
-        assert start is not None
-        assert spawner is not None
-        assert folder is not None
-        # A file per incarnation: what is left of the last one can still be removing its own.
-        file = folder / f"kernel-{self.id}-{uuid.uuid4().hex[:8]}.json"
-        argv = resolve_argv(start.argv, connection_file=str(file))
-        info = connection_file.make_connection_info(folder, name=self.name, ipc=speaks_ipc(argv))
-        environment = kernel_environment(base_environment(self._environ), start.env)
-        cwd = resolve_cwd(start.cwd, environment.get("HOME", ""))
-        life = Incarnation(
-            info, context=self._context, listener=self, identity=self._identity, output=self.output, file=file
-        )
+        assert self._start is not None
+        assert self._means is not None
+        recipe = self._means.recipe(self.id, self._start)
         self._burial = None
-        self._life = life
-        await life.spawn(spawner, argv, environment, cwd)
+        self._life = life = Incarnation(
+            recipe.info,
+            context=self._context,
+            listener=self,
+            identity=self._identity,
+            output=self.output,
+            file=recipe.file,
+        )
+        await life.spawn(self._means.spawner, recipe)
 
     async def _end_life(self, why: str, grace: float) -> None:
         """End the process, if there is one, and wait until it is buried."""
@@ -337,11 +283,11 @@ class Kernel:
 
     async def _bury(self, life: Incarnation, status: ExitStatus) -> None:
         """A process has ended: take its last words, leave nothing of it, say why, end what waits."""
-        assert self._spawner is not None
+        assert self._means is not None
         assert self._start is not None
         assert life.process is not None
         await life.settle()
-        await self._spawner.kill_session(life.process.pid)
+        await self._means.spawner.kill_session(life.process.pid)
         life.close()
         if life.asked is None and not life.ready and not self._retried and _PORT_RACE in life.printed():
             self._retried = True
@@ -351,12 +297,12 @@ class Kernel:
             except (SpawnError, ValueError, OSError) as error:
                 self._die(_exit_without_process(str(error)))
             return
-        oom_before, self._oom = self._oom, death.oom_kill_count()
+        oom_before, oom_after = self._means.out_of_memory.at_death(status)
         exit_ = death.describe_exit(
             status,
             stderr=life.last_lines(),
             oom_before=oom_before,
-            oom_after=self._oom,
+            oom_after=oom_after,
             asked=life.asked in ("shutdown", "restart"),
             never_answered=self._start.ready_timeout if life.asked == "never_answered" else None,
         )
@@ -433,7 +379,7 @@ class Kernel:
         """What a client is told: `restarting` never (it would drop all it waits for), and nothing that is unknown."""
         if self.state in ("ready", "dead"):
             return self.execution_state
-        return "starting" if self.session is not None and self._number == 1 else None
+        return "starting" if self.session is not None and self.incarnation == 1 else None
 
 
 def _exit_without_process(message: str, *, reason: str = "exited") -> dict[str, Any]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable
 from eg_launcher import __version__, wire
 from eg_launcher.channels import Channel
 from eg_launcher.command import check_start
+from eg_launcher.handshake import check_upgrade
 from eg_launcher.http1 import Head, HttpError, Response
 from eg_launcher.kernels import KernelError
-from eg_launcher.server import Answer, Upgrade, check_upgrade
+from eg_launcher.server import Answer, Upgrade
 from eg_launcher.spawner import SpawnError
 
 if TYPE_CHECKING:

@@ -9,8 +9,6 @@ answered one after the other, however they are pipelined. There is no timer per 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import functools
 import logging
 import socket
@@ -19,9 +17,9 @@ from dataclasses import dataclass
 from typing import Callable, Protocol, Union
 
 from eg_launcher import wire
+from eg_launcher.handshake import switching_protocols
 from eg_launcher.http1 import Head, HttpError, Response, parse_head
 from eg_launcher.sockets import Receiver, WebSocket
-from eg_launcher.websocket import accept_key
 
 MAX_CONNECTIONS = 1000
 MAX_UNAUTHENTICATED = 100
@@ -62,6 +60,8 @@ class Server:
         self._ssl = ssl_context
         self._listeners: list[socket.socket] = []
         self._resting = False
+        self.called_at = 0.0
+        """When somebody connected last, whoever it was; the loop's clock."""
         self._closed: asyncio.Future[None] | None = None
         self._unauthenticated: dict[HttpConnection, None] = {}
         self._authenticated: set[HttpConnection] = set()
@@ -78,6 +78,12 @@ class Server:
         self._listeners.append(listener)
         self.loop.add_reader(listener, self._accept, listener)
 
+    def stop_listening(self) -> None:
+        """Accept nobody any more; who is connected stays."""
+        for listener in self._listeners:
+            self.loop.remove_reader(listener)
+        self._listeners.clear()
+
     def tick(self) -> None:
         """End what is over its deadline. To be called every second or so."""
         now = self.loop.time()
@@ -90,9 +96,7 @@ class Server:
 
     async def close(self, grace: float = 1.0) -> None:
         """Stop accepting, let what is being written go out for ``grace`` seconds, then cut."""
-        for listener in self._listeners:
-            self.loop.remove_reader(listener)
-        self._listeners.clear()
+        self.stop_listening()
         for connection in [*self._unauthenticated, *self._authenticated]:
             connection.leave()
         self._closed = self.loop.create_future()
@@ -158,6 +162,7 @@ class Server:
                     self.loop.remove_reader(each)
                 return
             sock.setblocking(False)
+            self.called_at = self.loop.time()
             if len(self._unauthenticated) + len(self._authenticated) >= MAX_CONNECTIONS:
                 sock.close()
                 continue
@@ -365,15 +370,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _upgrade(self, head: Head, upgrade: Upgrade) -> None:
         assert self._transport is not None
-        lines = [
-            "HTTP/1.1 101 Switching Protocols",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            f"Sec-WebSocket-Accept: {accept_key(head.headers['sec-websocket-key'])}",
-        ]
-        if upgrade.subprotocol is not None:
-            lines.append(f"Sec-WebSocket-Protocol: {upgrade.subprotocol}")
-        self._transport.write("\r\n".join([*lines, "", ""]).encode("ascii"))
+        self._transport.write(switching_protocols(head, upgrade.subprotocol))
         self._deadline = None
         self._websocket = websocket = WebSocket(
             self._transport,
@@ -394,18 +391,3 @@ class HttpConnection(asyncio.Protocol):
 def _disown(connection: HttpConnection, sock: socket.socket, task: asyncio.Task[None]) -> None:
     if not connection.adopted:  # it had to make room before its task began
         sock.close()
-
-
-def check_upgrade(head: Head) -> None:
-    """Raise HttpError unless the head is a WebSocket handshake that can be answered."""
-    if not head.wants_websocket:
-        raise HttpError(400, "upgrade_required", "This address is a WebSocket: ask for an upgrade.")
-    if head.headers.get("sec-websocket-version") != "13":
-        headers = {"Sec-WebSocket-Version": "13"}
-        raise HttpError(400, "bad_upgrade", "Only WebSocket version 13 is spoken here.", headers=headers)
-    try:
-        key = base64.b64decode(head.headers.get("sec-websocket-key", ""), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != 16:
-        raise HttpError(400, "bad_upgrade", "Sec-WebSocket-Key must be 16 bytes in base64.")

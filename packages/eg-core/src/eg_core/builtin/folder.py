@@ -108,7 +108,7 @@ class PrivateFolder:
         before = time.time() - age
         for path in (*self.path.glob("*.log*"), *self.path.glob("*.err")):
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime < before and not path.with_suffix(".json").exists():
+                if path.stat().st_mtime < before and not (self.path / f"{path.name.split('.')[0]}.json").exists():
                     path.unlink()
 
     def tail(self, launcher_id: str) -> str:

@@ -26,6 +26,7 @@ from eg_core.builtin import processes
 from eg_core.builtin.folder import LauncherFile, PrivateFolder
 from eg_core.errors import LaunchFailed, LaunchTimeout
 from eg_core.types import LaunchRequest
+from eg_launcher.wire import SUPPORTED_PROTOCOLS
 
 ANSWER_TIMEOUT = 2.0
 MAX_READY_LINE = 65536
@@ -89,7 +90,8 @@ async def start_launcher(
         record = replace(record, pid=child.pid, started=processes.started(child.pid))
         await aio.run_blocking(threads, folder.write, record)
         ready = await _ready(child, request.launcher.credentials, deadline)
-        record = replace(record, pid=ready["pid"], started=processes.started(ready["pid"]))
+        protocol = _agreed(ready.get("protocol"), argv[0])
+        record = replace(record, pid=ready["pid"], started=processes.started(ready["pid"]), protocol=protocol)
         await aio.run_blocking(threads, folder.write, record)
         return record
     except BaseException as error:
@@ -196,6 +198,18 @@ def _parsed(line: bytes) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError):
         pass  # told below
     raise _NotReady(said=line[:200].decode(errors="replace").strip())
+
+
+def _agreed(protocol: Any, program: str) -> int:
+    """The protocol it will be spoken to in."""
+    if isinstance(protocol, int) and protocol in SUPPORTED_PROTOCOLS:
+        return protocol
+    spoken = " and ".join(map(str, SUPPORTED_PROTOCOLS))
+    raise LaunchFailed(
+        f"The launcher ({program}) speaks the launcher protocol {protocol!r}; this gateway speaks {spoken}. "
+        "Install the eg-launcher that belongs to this gateway.",
+        reason="launcher_protocol",
+    )
 
 
 async def _line(descriptor: int) -> bytes:

@@ -83,13 +83,15 @@ class Launch:
         self._registry.metrics.launch_phase(self._kernel.record.backend, name, self._phase_began - began)
 
     async def _connected(self, link: LauncherLink) -> None:
-        """Wait for the launcher's first word, or for the backend's verdict that it has ended."""
+        """Wait for the launcher's first word, or for the verdict that it has ended or speaks another protocol."""
         connected, gone = (asyncio.ensure_future(event.wait()) for event in (link.connected, self._kernel.gone))
         try:
-            await asyncio.wait((connected, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((connected, gone, link.refused), return_when=asyncio.FIRST_COMPLETED)
         finally:
             connected.cancel()
             gone.cancel()
+        if link.refused.done():
+            raise LaunchFailed(link.refused.result(), reason="launcher_protocol")
         if not link.connected.is_set():
             why = self._kernel.verdict or "it ended before it could be reached"
             raise LaunchFailed(f"The launcher of kernel {self._kernel.id} is gone: {why}.", reason="launcher_lost")

@@ -79,6 +79,12 @@ class Launchers:
             link.open()
         return link
 
+    async def unused_now(self, link: LauncherLink) -> None:
+        """No kernel uses it any more: one of the version before gets none again, and ends when nobody is connected."""
+        if link.client.outdated and self._links.get(link.launcher_id) is link:
+            del self._links[link.launcher_id]
+            await link.close()
+
     async def forget(self, launcher_id: str) -> None:
         """It has ended, or was never started: close the link, drop the record."""
         link = self._links.pop(launcher_id, None)

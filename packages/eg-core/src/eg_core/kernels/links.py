@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from eg_core import logs
 from eg_core.errors import GatewayError
-from eg_core.launchers.client import LauncherClient
+from eg_core.launchers.client import LauncherClient, LauncherError
 from eg_core.types import KernelHandle
 
 RETRY_FIRST = 0.1
@@ -38,6 +38,9 @@ class LauncherLink:
         self.client = client
         self.dialled_at = 0.0  # monotonic, when the present connection was begun
         self.connected = asyncio.Event()  # a snapshot has been received on the present connection
+        self.refused: asyncio.Future[str] = (
+            asyncio.get_running_loop().create_future()
+        )  # speaks no protocol of ours: why
         self._owner = owner
         self._log = log
         self._task: asyncio.Task[None] | None = None
@@ -63,6 +66,8 @@ class LauncherLink:
                     delay = RETRY_FIRST
             except GatewayError as error:
                 self._log.info("launcher %s: %s", self.launcher_id, error)
+                if isinstance(error, LauncherError) and error.status == 426 and not self.refused.done():
+                    self.refused.set_result(error.message)
             self.connected.clear()
             await self._owner.link_lost(self)
             await asyncio.sleep(delay)

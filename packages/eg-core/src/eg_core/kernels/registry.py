@@ -205,6 +205,8 @@ class KernelRegistry:
             return  # the remote is away: the reconciler tries again
         await self.store.remove_kernel(kernel.id)
         self._kernels.pop(kernel.id, None)
+        if kernel.link is not None and not any(other.link is kernel.link for other in self.all_kernels()):
+            await self.launchers.unused_now(kernel.link)
         await self.tell(kernel, "ended")
 
     async def tell(self, kernel: Kernel, name: str) -> None:

@@ -63,6 +63,11 @@ class LauncherClient:
         self._timeout = timeout
         self._protocol = wire.PROTOCOL
 
+    @property
+    def outdated(self) -> bool:
+        """It speaks the version before ours, as far as is known."""
+        return self._protocol != wire.PROTOCOL
+
     # -- calls -----------------------------------------------------------------------------------------------
 
     async def status(self) -> dict[str, Any]:
@@ -100,7 +105,10 @@ class LauncherClient:
                     data = await stream.read()
                     for opcode, payload in reader.feed(data):
                         if opcode is Opcode.TEXT:
-                            yield _event(payload)
+                            event = _event(payload)
+                            if event.get("type") == "status":
+                                self._agree(event.get("protocol"))
+                            yield event
                         elif opcode is Opcode.PING:
                             await stream.send_all(_masked(Opcode.PONG, payload))
                         elif opcode is Opcode.CLOSE:
