@@ -9,6 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import gateway_support
+import web_support
+
 
 @pytest.fixture
 def short_tmp():
@@ -16,3 +19,21 @@ def short_tmp():
     folder = Path(tempfile.mkdtemp(prefix="eg-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def kernelspecs(tmp_path):
+    """A folder of kernelspecs: python3, sleepy (never answers), gpu (a backend that is not there), logo."""
+    folder = tmp_path / "kernelspecs"
+    web_support.add_kernelspecs(folder)
+    return folder
+
+
+@pytest.fixture
+async def web(tmp_path, short_tmp, kernelspecs):
+    """A gateway's web, with a token."""
+    async with (
+        gateway_support.gateway(tmp_path, short_tmp) as registry,
+        web_support.serving(registry, kernelspecs) as web,
+    ):
+        yield web

@@ -1,100 +1,14 @@
 """The REST API over a real registry, launcher and kernels, through a real HTTP server."""
 
 import asyncio
-import getpass
 import json
 import sys
 import uuid
-from dataclasses import dataclass
 
 import pytest
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
-from tornado.httpserver import HTTPServer
 
-from eg_core.handlers.routes import application
-from eg_core.kernels.requests import Composer
-from eg_core.kernelspecs.finder import KernelspecFinder
-from gateway_support import exists, gateway, until
-
-TOKEN = "let-me-in"
-
-
-@dataclass
-class Web:
-    registry: object
-    port: int
-    log: object
-
-    async def __call__(self, method, path, body=None, *, headers=None, token=TOKEN, raw=None, timeout=60):
-        """(status, headers, decoded JSON or text)."""
-        sent = {"Authorization": f"token {token}"} if token else {}
-        data = raw if raw is not None else json.dumps(body).encode() if body is not None else None
-        if data is None and method == "POST":
-            data = b""
-        answer = await AsyncHTTPClient().fetch(
-            HTTPRequest(
-                f"http://127.0.0.1:{self.port}{path}",
-                method=method,
-                headers={**sent, **(headers or {})},
-                body=data,
-                request_timeout=timeout,
-            ),
-            raise_error=False,
-        )
-        text = answer.body.decode()
-        is_json = "json" in answer.headers.get("Content-Type", "")
-        return answer.code, answer.headers, json.loads(text) if is_json else text
-
-
-@pytest.fixture
-def kernelspecs(tmp_path):
-    folder = tmp_path / "kernelspecs"
-
-    def add(name, argv, **more):
-        (folder / name).mkdir(parents=True)
-        spec = {"argv": argv, "display_name": name, "language": "python", **more}
-        (folder / name / "kernel.json").write_text(json.dumps(spec))
-        return folder / name
-
-    add("python3", [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"])
-    add("sleepy", [sys.executable, "-c", "import time; time.sleep(600)"])
-    add("gpu", ["python"], metadata={"eg": {"backend": "gpu-eu", "config": {}}})
-    logo = add("logo", ["python"])
-    (logo / "logo-64x64.png").write_bytes(b"PNG")
-    (logo / "secret.txt").write_text("no")
-    return folder
-
-
-@pytest.fixture
-async def web(tmp_path, short_tmp, kernelspecs):
-    async with gateway(tmp_path, short_tmp) as registry:
-        finder = KernelspecFinder(kernel_dirs=[str(kernelspecs)])
-        composer = Composer(
-            finder=finder,
-            default_kernel_name="python3",
-            user=getpass.getuser(),
-            inherited_envs=frozenset(),
-            client_envs=frozenset(),
-            environ={},
-        )
-        server = HTTPServer(
-            application(
-                "/",
-                registry=registry,
-                finder=finder,
-                composer=composer,
-                gateway_id="test",
-                auth_token=TOKEN,
-                list_kernels=True,
-                log=registry.log,
-                log_function=lambda handler: None,
-            )
-        )
-        server.listen(0, "127.0.0.1")
-        port = next(iter(server._sockets.values())).getsockname()[1]
-        yield Web(registry, port, registry.log)
-        server.stop()
-        await server.close_all_connections()
+from gateway_support import exists, until
+from web_support import TOKEN
 
 
 async def test_a_kernel_from_post_to_delete(web):
