@@ -163,6 +163,12 @@ def test_a_kernel_that_runs_out_of_memory(new_gateway: Callable[..., Gateway], m
         _dead_model(gateway, kernel_id, "memory")
         with gateway.connect(neighbour) as client:
             assert client.run("print('alive')").text == "alive\n"
+            asked = client.execute(SLEEPING)
+            client.wait_for(lambda m: m.type == "stream" and m.parent_id == asked, "the cell to run")
+            (kernel,) = gateway.kernels()
+            os.kill(kernel.pid, signal.SIGKILL)
+            said = _all_ended(client, [asked])
+        assert all("SIGKILL" in words and "ran out of memory" not in words for words in said), said
     finally:
         gateway.end()
 

@@ -38,9 +38,8 @@ class LauncherLink:
         self.client = client
         self.dialled_at = 0.0  # monotonic, when the present connection was begun
         self.connected = asyncio.Event()  # a snapshot has been received on the present connection
-        self.refused: asyncio.Future[str] = (
-            asyncio.get_running_loop().create_future()
-        )  # speaks no protocol of ours: why
+        self.refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Why, when it speaks no protocol of ours."""
         self._owner = owner
         self._log = log
         self._task: asyncio.Task[None] | None = None
