@@ -24,6 +24,8 @@ from benchmarks import processes, report, run
 
 
 def _interrupted(*_: object) -> None:
+    """Ends the processes first: threads wait for their answers."""
+    processes.end_all()
     raise KeyboardInterrupt
 
 
@@ -32,6 +34,7 @@ def main() -> int:
         prog="benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a sample with small counts")
+    parser.add_argument("--smoke", action="store_true", help="everything, with counts too small to mean anything")
     parser.add_argument("--seed", type=int, default=None, help="draw the sample of this seed")
     parser.add_argument("--only", default="eg,EG,KG", help="gateways, by comma (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path(".ci-artifacts"), help="folder (default: %(default)s)")
@@ -41,9 +44,10 @@ def main() -> int:
         names = run.known(name for name in options.only.split(",") if name)
     except ValueError as error:
         parser.error(str(error))
-    plan = (run.plan_quick if options.quick else run.plan_full)(seed, names)
+    make_plan = run.plan_smoke if options.smoke else run.plan_quick if options.quick else run.plan_full
+    plan = make_plan(seed, names)
     print(f"seed {seed}; {plan.kind}", file=sys.stderr, flush=True)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _interrupted)
     processes.become_subreaper()
     one = run.Run(plan)

@@ -34,7 +34,10 @@ class BareKernel:
         context.setsockopt(zmq.RCVHWM, 0)  # or it would lose messages above 1,000
         specs = KernelSpecManager(kernel_dirs=[str(kernelspecs)])
         self._context = context
-        self._manager = KernelManager(kernel_name=name, context=context, kernel_spec_manager=specs)
+        file = kernelspecs.parent / f"bare-{time.monotonic_ns()}.json"
+        self._manager = KernelManager(
+            kernel_name=name, context=context, kernel_spec_manager=specs, connection_file=str(file)
+        )
         self._began = time.perf_counter()
         self._manager.start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._client: BlockingKernelClient = self._manager.client()

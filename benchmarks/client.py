@@ -174,9 +174,12 @@ class Channels:
 
     # -- many --------------------------------------------------------------------------------------------------
 
-    def burst(self, count: int, size: int) -> Burst:
-        """Ask the stub kernel for so many messages of so much text, and count them."""
+    def prepare(self, count: int, size: int) -> None:
+        """Have the stub kernel make so many messages of so much text, for the burst that comes next."""
         self.round_trip(f"prepare {count} {size}")
+
+    def burst(self, count: int) -> Burst:
+        """Have them sent, and count them."""
         spent, began = time.thread_time(), time.perf_counter()
         self.execute("blast")
         buffer = bytearray(1 << 20)

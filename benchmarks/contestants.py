@@ -120,7 +120,7 @@ def write_kernelspecs(folder: Path) -> Path:
     """``stub``, ``ipykernel`` and ``many``. The path of the pipe on which ``many`` asks for a kernel."""
     pipe = folder / "many.fifo"
     os.mkfifo(pipe)
-    hand_over = f'printf "%s %s\\n" "$$" "$1" > "{pipe}"; exec sleep 1000000'
+    hand_over = f'printf "%s %s\\n" "$$" "$1" > "{pipe}"; exec sleep 1800'
     specs = {
         "stub": [sys.executable, str(STUB), "{connection_file}"],
         "ipykernel": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],

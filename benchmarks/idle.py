@@ -1,24 +1,24 @@
 """What an idle kernel costs a gateway and its launcher: memory, descriptors, CPU, by the difference to one kernel.
 
-The kernels' own processes are stand-ins; one host process answers for them all. The gateway is a fresh one.
+The kernels' own processes are stand-ins; one host process answers for them all. The gateway is a fresh one. Idle is
+a kernel that a client has used and left; and, at the smaller number, one whose client is still connected.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks import processes
-from benchmarks.client import Failed
+from benchmarks.client import V1, Failed
 from benchmarks.contestants import Contestant
 from benchmarks.measures import Kernel
 from benchmarks.samples import Samples
 
 AT_ONCE = 4
-SETTLE = 3.0
-"""Seconds without a start before anything is read."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,26 @@ def _read(pid: int) -> Reading:
     return Reading(processes.resident_kib(pid), processes.descriptors(pid), processes.cpu(pid))
 
 
-def start_up_to(gateway: Contestant, have: int, want: int, out_of_time: Callable[[], bool]) -> tuple[int, str]:
-    """Start so many that it has ``want``. How many it has, and why it is not more."""
+def start_up_to(gateway: Contestant, kernels: list[Kernel], want: int, out_of_time: Callable[[], bool]) -> str:
+    """Start so many that there are ``want``. Why there are not, if so."""
     why = ""
 
     def one(_: int) -> str:
         if why or out_of_time():
             return why or "time was up"
         try:
-            Kernel(gateway, "many", timeout=30.0)
+            kernel = Kernel(gateway, "many", timeout=30.0)
+            with kernel.channels(V1) as channels:
+                channels.round_trip()
+            kernels.append(kernel)
         except Failed as error:
             return str(error) or "failed"
         return ""
 
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        for result in pool.map(one, range(want - have)):
+        for result in pool.map(one, range(want - len(kernels))):
             why = why or result
-            have += not result
-    return have, why
+    return why
 
 
 def idle(
@@ -58,30 +60,47 @@ def idle(
     *,
     sizes: dict[str, int],
     seconds: float,
+    settle: float,
     out_of_time: Callable[[], bool],
 ) -> str:
     """Measure at each of the sizes (``{"few": 100}``). Why it has come no further, if it has not."""
-    have, why = start_up_to(gateway, 0, 1, out_of_time)
+    kernels: list[Kernel] = []
+    why = start_up_to(gateway, kernels, 1, out_of_time)
     if why:
         raise Failed(why)
-    time.sleep(SETTLE)  # what comes late after a start is no cost of a kernel
+    time.sleep(settle)  # what comes late after a start is no cost of a kernel
     pids = {"gateway": gateway.pid}
     launcher = gateway.launcher()
     if launcher:
         pids["launcher"] = launcher
     base = {role: _read(pid) for role, pid in pids.items()}
     for key, size in sizes.items():
-        have, why = start_up_to(gateway, have, size, out_of_time)
-        samples.add(f"idle_{key}", gateway.name, have)
+        why = start_up_to(gateway, kernels, size, out_of_time)
+        samples.add(f"idle_{key}", gateway.name, len(kernels))
         if why:
-            return f"{gateway.name}: {have} kernels, then: {why[:300]}"
-        time.sleep(SETTLE)
+            return f"{gateway.name}: {len(kernels)} kernels, then: {why[:300]}"
+        time.sleep(settle)
         before = {role: _read(pid) for role, pid in pids.items()}
         time.sleep(seconds)
         after = {role: _read(pid) for role, pid in pids.items()}
-        for what, value in _costs(base, before, after, have, seconds).items():
+        for what, value in _costs(base, before, after, len(kernels), seconds).items():
             samples.add(f"idle_{key}_{what}", gateway.name, value)
+        if key == "few":
+            _connected(samples, gateway, kernels, pids, base)
+            time.sleep(settle)
     return ""
+
+
+def _connected(
+    samples: Samples, gateway: Contestant, kernels: list[Kernel], pids: dict[str, int], base: dict[str, Reading]
+) -> None:
+    with contextlib.ExitStack() as stack:
+        for kernel in kernels:
+            stack.enter_context(kernel.channels(V1)).round_trip()
+        now = {role: _read(pid) for role, pid in pids.items()}
+    costs = _costs(base, now, now, len(kernels), 1.0)
+    for what in ("memory", "memory_gateway", "fds", "fds_gateway"):
+        samples.add(f"connected_{what}", gateway.name, costs[what])
 
 
 def _costs(

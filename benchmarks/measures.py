@@ -31,6 +31,7 @@ class Counts:
     small: int = 20_000
     large: int = 8
     starts: int = 20
+    settle: float = 3.0
     few: int = 100
     many: int = 1000
     idle_seconds: float = 8.0
@@ -139,8 +140,9 @@ def small(samples: Samples, gateway: Contestant, counts: Counts) -> None:
     with running(gateway, "stub") as kernel:
         for protocol, subprotocol in PROTOCOLS.items():
             with kernel.channels(subprotocol) as channels:
+                channels.prepare(counts.small, SMALL_TEXT)
                 meter = Meter(gateway)
-                burst = channels.burst(counts.small, SMALL_TEXT)
+                burst = channels.burst(counts.small)
                 mine, launchers = meter.cpu()
             _add_small(samples, gateway.name, protocol, burst)
             each = 1e6 / burst.count
@@ -151,8 +153,9 @@ def small(samples: Samples, gateway: Contestant, counts: Counts) -> None:
 
 def large(samples: Samples, gateway: Contestant, counts: Counts) -> None:
     with running(gateway, "stub") as kernel, kernel.channels(V1) as channels:
+        channels.prepare(counts.large, LARGE_TEXT)
         meter = Meter(gateway)
-        burst = channels.burst(counts.large, LARGE_TEXT)
+        burst = channels.burst(counts.large)
         peak = processes.peak_kib(meter.gateway)
         samples.add("large", gateway.name, burst.payload / burst.seconds / 1e6)
         samples.add("large_peak", gateway.name, peak / 1024)
@@ -166,12 +169,14 @@ def bare_tornado(samples: Samples, floor: Contestant, counts: Counts) -> None:
     path = "/api/kernels/0/channels"
     with Channels(floor.port, path, JSON) as channels:
         _echo(samples, floor.name, "json", channels.round_trip, counts.echoes)
+        channels.prepare(counts.small, SMALL_TEXT)
         meter = Meter(floor)
-        burst = channels.burst(counts.small, SMALL_TEXT)
+        burst = channels.burst(counts.small)
         _add_small(samples, floor.name, "json", burst)
         samples.add("small_json_cpu", floor.name, 1e6 * meter.cpu()[0] / burst.count)
+        channels.prepare(counts.large, LARGE_TEXT)
         meter = Meter(floor)
-        burst = channels.burst(counts.large, LARGE_TEXT)
+        burst = channels.burst(counts.large)
         samples.add("large", floor.name, burst.payload / burst.seconds / 1e6)
         samples.add("large_peak", floor.name, processes.peak_kib(floor.pid) / 1024)
 
@@ -235,8 +240,7 @@ def starts(samples: Samples, gateway: Contestant, floor: Contestant, counts: Cou
             poller.stop()
     for kernel_id in ids:
         call(gateway.port, "DELETE", f"/api/kernels/{kernel_id}")
-    if pollers[0].failures:
-        raise Failed(f"{gateway.name}: {pollers[0].failures} of {len(pollers[0].times)} GET /api/kernels failed")
+    samples.add("starts_failed", gateway.name, pollers[0].failures)
     samples.add("starts", gateway.name, 1000 * took)
     samples.add("starts_p50", gateway.name, percentile(pollers[0].times, 50))
     samples.add("starts_p99", gateway.name, percentile(pollers[0].times, 99))

@@ -30,10 +30,25 @@ QUICK = Counts(
     small=2000,
     large=2,
     starts=6,
-    few=12,
-    many=60,
+    few=8,
+    many=40,
     idle_seconds=2,
+    settle=1.0,
 )
+SMOKE = Counts(
+    rounds=1,
+    stub_starts=1,
+    ipykernel_starts=1,
+    echoes=3,
+    small=200,
+    large=1,
+    starts=3,
+    few=3,
+    many=5,
+    idle_seconds=0.2,
+    settle=0.2,
+)
+"""Figures of this are worth nothing: it shows that the harness works."""
 INCUMBENTS_TRY = 200
 """Enterprise Gateway and Kernel Gateway run out of ZMQ sockets before so many kernels."""
 LIGHT = ("first_stub", "small")
@@ -60,6 +75,10 @@ def plan_full(seed: int, names: tuple[str, ...]) -> Plan:
 def plan_quick(seed: int, names: tuple[str, ...]) -> Plan:
     drawn = random.Random(seed).sample(HEAVY, SAMPLE)  # noqa: S311 - a sample, no secret
     return Plan(QUICK, frozenset((*LIGHT, *drawn)), names, 80.0, seed, f"quick, drawn: {', '.join(sorted(drawn))}")
+
+
+def plan_smoke(seed: int, names: tuple[str, ...]) -> Plan:
+    return Plan(SMOKE, frozenset((*LIGHT, *HEAVY)), names, 80.0, seed, "smoke: the figures are worth nothing")
 
 
 @dataclass
@@ -173,7 +192,7 @@ class Run:
         if "idle_many" not in self.plan.chosen:
             return
         self.samples.add("idle_many_wanted", "eg", counts.many)
-        for name in sorted(names, key=lambda one: one == "eg"):  # the longest last
+        for name in names:
             self._say(f"idle kernels of {name}")
             sizes = {"few": counts.few, "many": counts.many if name == "eg" else min(counts.many, INCUMBENTS_TRY)}
             self._try("idle", name, partial(self._idle_one, folder, pipe, name, sizes))
@@ -189,6 +208,7 @@ class Run:
                     gateway,
                     sizes=sizes,
                     seconds=self.plan.counts.idle_seconds,
+                    settle=self.plan.counts.settle,
                     out_of_time=lambda: self._left() < 0,
                 )
             if why:

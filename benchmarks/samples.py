@@ -49,12 +49,13 @@ METRICS = (
     Metric("starts", "{starts} starts at once: all have put out", "ms"),
     Metric("starts_p50", "… GET /api/kernels meanwhile, p50", "ms"),
     Metric("starts_p99", "… p99", "ms"),
+    Metric("starts_failed", "… how many of them failed", ""),
     Metric("starts_p99_bare", "… p99 of the bare tornado beside it", "ms"),
     *(
         metric
-        for count in ("few", "many")
+        for count, words in (("few", "few"), ("many", "as many as go"))
         for metric in (
-            Metric(f"idle_{count}", f"idle kernels at once, {count}", "", more=True),
+            Metric(f"idle_{count}", f"idle kernels, {words}: how many", "", more=True),
             Metric(f"idle_{count}_memory", "… memory a kernel, gateway and launcher", "KiB"),
             Metric(f"idle_{count}_memory_gateway", "… of that the gateway's", "KiB"),
             Metric(f"idle_{count}_fds", "… descriptors a kernel, gateway and launcher", ""),
@@ -63,6 +64,10 @@ METRICS = (
             Metric(f"idle_{count}_cpu_gateway", "… of that the gateway's", "µs/s"),
         )
     ),
+    Metric("connected_memory", "the few, each with a client: memory a kernel, gateway and launcher", "KiB"),
+    Metric("connected_memory_gateway", "… of that the gateway's", "KiB"),
+    Metric("connected_fds", "… descriptors a kernel, gateway and launcher", ""),
+    Metric("connected_fds_gateway", "… of that the gateway's", ""),
     Metric("callback", "longest callback on the gateway's loop, thread CPU", "ms"),
 )
 
@@ -85,7 +90,7 @@ class Samples:
         if mine is None or theirs is None:
             return None
         above, below = (mine, theirs) if metric.more else (theirs, mine)
-        return above / below if below > 0 else None
+        return above / below if above > 0 and below > 0 else None
 
     def summary(self, key: str, contestant: str) -> dict[str, Any] | None:
         values = self._all.get(key, {}).get(contestant)

@@ -175,6 +175,7 @@ class Host:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.alarm(1800)  # no run is so long: who is still there then was forgotten
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     host = Host()

@@ -14,8 +14,8 @@ INCUMBENTS = {
     "EG": ("jupyter_enterprise_gateway==3.3.0", "ipykernel<7"),
     "KG": ("jupyter_kernel_gateway==3.0.1",),
 }
-NEWEST = (3, 11)
-"""Enterprise Gateway 3.3.0 pins a pyzmq that has wheels up to this Python."""
+NEWEST = {"EG": (3, 11), "KG": (3, 99)}
+"""Enterprise Gateway 3.3.0 pins a pyzmq that has wheels up to that Python."""
 
 
 class NotInstalled(Exception):
@@ -26,20 +26,20 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eg-bench"
 
 
-def python_for_incumbents() -> str:
-    """This Python if it is old enough, else one on PATH that is."""
-    if sys.version_info[:2] <= NEWEST:
+def _python_for(name: str) -> str:
+    """This Python if it is old enough, else one on PATH that is, and works."""
+    if sys.version_info[:2] <= NEWEST[name]:
         return sys.executable
     for minor in (11, 10):
         found = shutil.which(f"python3.{minor}")
-        if found:
+        if found and not subprocess.run([found, "-c", "import venv"], capture_output=True, check=False).returncode:
             return found
     raise NotInstalled("it needs Python 3.10 or 3.11, and there is neither python3.11 nor python3.10 on PATH")
 
 
 def incumbent(name: str) -> Path:
     """Its Python; installed first where it is not there yet. NotInstalled says why it cannot be."""
-    python = python_for_incumbents()
+    python = _python_for(name)
     requirements = INCUMBENTS[name]
     tag = hashlib.sha256(json.dumps([python, *requirements]).encode()).hexdigest()[:8]
     folder = cache() / f"{name}-{tag}"
@@ -66,7 +66,7 @@ def versions(python: Path | str, *names: str) -> dict[str, str]:
     code = (
         "import importlib.metadata as m, json, platform, sys\n"
         "have = {d.metadata['Name'].lower().replace('-', '_'): d.version for d in m.distributions()}\n"
-        "print(json.dumps({'python': platform.python_version(), **{n: have.get(n, 'none') for n in sys.argv[1:]}}))"
+        "print(json.dumps({'python': platform.python_version(), **{n: have.get(n, '') for n in sys.argv[1:]}}))"
     )
     done = subprocess.run([str(python), "-c", code, *names], check=True, capture_output=True, text=True, timeout=60)
     found: dict[str, str] = json.loads(done.stdout)
