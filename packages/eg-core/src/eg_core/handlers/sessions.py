@@ -11,6 +11,8 @@ from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.requests import KernelRequest
 from eg_core.kernels.sessions import Session, Sessions
 
+MAX_TYPE = 255
+
 
 class _SessionHandler(StartingHandler):
     @property
@@ -71,9 +73,7 @@ class SessionHandler(_SessionHandler):
             kernel = await self.begin(request)
             await self.settle(kernel, request.env)
         path, name = (text_of(body, field) or text_of(notebook, field) for field in ("path", "name"))
-        session = await self.sessions.change(
-            session_id, path=path, name=name, kind=text_of(body, "type") or None, kernel=kernel
-        )
+        session = await self.sessions.change(session_id, path=path, name=name, kind=_type(body) or None, kernel=kernel)
         self.write_json(session.model())
 
     async def delete(self, session_id: str) -> None:
@@ -87,14 +87,21 @@ def _document(body: Mapping[str, Any]) -> tuple[str, str, str]:
     """Path, name and type."""
     notebook = _object(body, "notebook")
     if "path" in notebook:
-        path, kind = text_of(notebook, "path"), text_of(body, "type") or "notebook"
+        path, kind = text_of(notebook, "path"), _type(body) or "notebook"
     else:
-        path, kind = text_of(body, "path"), text_of(body, "type") or ""
+        path, kind = text_of(body, "path"), _type(body)
     if path is None:
         raise InvalidRequest("Missing field in JSON data: path")
     if not kind:
         raise InvalidRequest("Missing field in JSON data: type")
     return path, text_of(notebook, "name") or text_of(body, "name") or "", kind
+
+
+def _type(body: Mapping[str, Any]) -> str:
+    kind = text_of(body, "type") or ""
+    if len(kind) > MAX_TYPE or not kind.isprintable():
+        raise InvalidRequest(f"'type' must have at most {MAX_TYPE} characters, and none that cannot be printed.")
+    return kind
 
 
 def _object(body: Mapping[str, Any], field: str) -> Mapping[str, Any]:

@@ -73,6 +73,12 @@ class StartingHandler(GatewayHandler):
             self.log.info("kernel %s: its client went away during the launch", kernel_id)
             self.registry.spawn(self.end_quietly(kernel_id, "client_gone"))
 
+    def on_finish(self) -> None:
+        """Nobody was told the id of what was begun: something else failed in between."""
+        kernel_id, self._cancel = self._cancel, None
+        if kernel_id is not None:
+            self.registry.spawn(self.end_quietly(kernel_id, "request_failed"))
+
     async def end_quietly(self, kernel_id: str, reason: str) -> None:
         try:
             await self.registry.end(kernel_id, reason)
