@@ -43,7 +43,7 @@ class Web:
         )
         text = answer.body.decode()
         is_json = "json" in answer.headers.get("Content-Type", "")
-        return answer.code, answer.headers, json.loads(text) if is_json else text
+        return answer.code, answer.headers, json.loads(text) if is_json and text else text
 
 
 def add_kernelspec(folder: Path, name, argv, **more):
