@@ -11,18 +11,21 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from traitlets import Float, List, Unicode
 
 from eg_core import aio
-from eg_core.builtin import processes, starter
+from eg_core.builtin import doctor, processes, starter
 from eg_core.builtin.folder import LauncherFile, PrivateFolder, choose_runtime_dir, folder_gone
 from eg_core.config import Plugin
 from eg_core.errors import GatewayError, InvalidRequest
 from eg_core.hookspecs import hookimpl
 from eg_core.types import (
+    Check,
+    CheckResult,
     GatewayInfo,
     KernelHandle,
     KernelStatus,
@@ -58,6 +61,23 @@ class LocalBackend(Plugin):
     _folder: PrivateFolder
     _place: processes.Place
     _nursery: starter.Nursery
+
+    # -- declare ------------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def eg_doctor_checks(self) -> Iterable[Check]:
+        command = self._command()
+        looks: tuple[tuple[str, str, Callable[[], CheckResult]], ...] = (
+            ("platform", "Kernels on this host are supported", doctor.platform),
+            (
+                "runtime-dir",
+                "There is a private folder for sockets",
+                lambda: doctor.runtime_dir(self.runtime_dir, self.environ),
+            ),
+            ("launcher", "The launcher runs and speaks our protocol", lambda: doctor.launcher(command, self.environ)),
+        )
+        for name, summary, look in looks:
+            yield Check(f"{self.name}.{name}", summary, partial(aio.run_blocking, self.threads, look), timeout=20.0)
 
     # -- site ---------------------------------------------------------------------------------------------------
 
@@ -118,12 +138,15 @@ class LocalBackend(Plugin):
             request,
             record,
             folder=self._folder,
-            command=self.launcher_command or [sys.executable, "-m", "eg_launcher"],
+            command=self._command(),
             environ=self.environ,
             timeout=min(self.start_timeout, aio.remaining(request.deadline)),
             threads=self.threads,
             nursery=self._nursery,
         )
+
+    def _command(self) -> list[str]:
+        return self.launcher_command or [sys.executable, "-m", "eg_launcher"]
 
     async def _joinable(self) -> LauncherFile | None:
         """A launcher of our protocol that lives and answers; what is dead is swept away on the way."""

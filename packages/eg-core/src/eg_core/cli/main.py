@@ -13,6 +13,8 @@ usage: eg COMMAND [OPTIONS]
   eg serve              start the gateway (also: jupyter enterprisegateway); options: eg serve --help
   eg lab [NOTEBOOK]     a gateway and a JupyterLab connected to it, to try it out on this machine;
                         with a notebook: run that through the gateway and write its outputs back
+  eg doctor             look at what a gateway with this configuration needs, and say what is wrong
+  eg kernels COMMAND    list, log, interrupt, restart, stop the kernels of a running gateway
   eg version            print the version
 """
 
@@ -30,13 +32,31 @@ def _lab(argv: list[str]) -> int:
     return lab.run(argv)
 
 
+def _doctor(argv: list[str]) -> int:
+    from eg_core.cli import doctor  # noqa: PLC0415 - a sub-command pays for its own imports
+
+    return doctor.run(argv)
+
+
+def _kernels(argv: list[str]) -> int:
+    from eg_core.cli import kernels  # noqa: PLC0415 - a sub-command pays for its own imports
+
+    return kernels.run(argv)
+
+
 def _version(argv: list[str]) -> int:
     del argv
     print(__version__)
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"serve": _serve, "lab": _lab, "version": _version}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "serve": _serve,
+    "lab": _lab,
+    "doctor": _doctor,
+    "kernels": _kernels,
+    "version": _version,
+}
 
 
 def main() -> int:
