@@ -54,7 +54,10 @@ def test_no_secret_in_any_format(style):
     try:
         raise ValueError("the token hunter2-hunter2 is wrong")
     except ValueError:
-        line = formatter.format(record("at /x?token=abc and hunter2-hunter2", exc_info=sys.exc_info()))
+        with about(user="hunter2-hunter2"):
+            line = formatter.format(
+                record("at /x?token=abc, hunter2-hunter2", exc_info=sys.exc_info(), http={"path": "/hunter2-hunter2"})
+            )
     assert "hunter2" not in line
     assert "token=abc" not in line
     assert "is wrong" in line

@@ -91,12 +91,13 @@ class Formatter(logging.Formatter):
         return self._as_json(record, fields) if self._json else self._as_text(record, fields)
 
     def _as_text(self, record: logging.LogRecord, fields: dict[str, str | None]) -> str:
-        first, newline, rest = redact.text(super().format(record), *self._secrets()).partition("\n")
+        first, newline, rest = super().format(record).partition("\n")
         known = " ".join(f"{name}={value}" for name, value in fields.items() if value).replace("\n", r"\n")
         if known:
             first = f"{first} {{{known}}}"
         # What a client has sent may be in a message: it must not begin a line, nor move the cursor.
-        return _CONTROL.sub(_escape, first + (newline + rest).replace("\n", "\n    "))
+        text = redact.text(first + (newline + rest).replace("\n", "\n    "), *self._secrets())
+        return _CONTROL.sub(_escape, text)
 
     def _as_json(self, record: logging.LogRecord, fields: dict[str, str | None]) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -104,15 +105,23 @@ class Formatter(logging.Formatter):
             "time": f"{when}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": redact.text(record.getMessage(), *self._secrets()),
+            "message": record.getMessage(),
             **fields,
         }
         http = getattr(record, "http", None)
         if http is not None:
             line["http"] = http
         if record.exc_info:
-            line["exception"] = redact.text(self.formatException(record.exc_info), *self._secrets())
-        return json.dumps(line, ensure_ascii=False, default=str)
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(self._clean(line), ensure_ascii=False, default=str)
+
+    def _clean(self, value: Any) -> Any:
+        """Masked before it is JSON, which writes some characters of a secret in another way."""
+        if isinstance(value, str):
+            return redact.text(value, *self._secrets())
+        if isinstance(value, dict):
+            return {key: self._clean(each) for key, each in value.items()}
+        return value
 
 
 def _escape(match: re.Match[str]) -> str:

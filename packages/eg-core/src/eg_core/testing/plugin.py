@@ -25,7 +25,7 @@ import pytest
 from eg_core.testing.client import AsyncGatewayClient, GatewayClient
 
 START_TIMEOUT = 60.0
-_AVAILABLE = re.compile(r"is available at (http\S+?)/?\s")
+_AVAILABLE = re.compile(r"is available at (http[^\s\"]+?)/?[\s\"]")
 
 
 @dataclass
