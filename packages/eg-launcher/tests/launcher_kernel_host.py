@@ -14,6 +14,7 @@ from eg_launcher.channels import Channel
 from eg_launcher.command import StartRequest
 from eg_launcher.frames import decode, encode
 from eg_launcher.kernels import Kernel
+from eg_launcher.limits import Limits
 from eg_launcher.means import Means
 from eg_launcher.relay import make_context
 from eg_launcher.spawner import Spawner
@@ -164,7 +165,7 @@ class KernelHost:
         host.means = Means(host.spawner, host.context, host.folder)
         return host
 
-    def kernel(self, argv=None, *, env=None, interrupt_mode="signal", ready_timeout=60.0):
+    def kernel(self, argv=None, *, env=None, interrupt_mode="signal", ready_timeout=60.0, limits=None):
         request = StartRequest(
             argv=argv or IPYKERNEL,
             env={"PYDEVD_DISABLE_FILE_VALIDATION": "1", **(env or {})},
@@ -172,6 +173,7 @@ class KernelHost:
             interrupt_mode=interrupt_mode,
             name="python3",
             ready_timeout=ready_timeout,
+            limits=limits or Limits(),
         )
         kernel = Kernel.spawned(
             uuid.uuid4().hex,

@@ -43,7 +43,7 @@ class StubKernel:
         if self.behaviour == "exec":
             raise SpawnError("exec_failed", "no such program")
 
-    async def shutdown(self, grace):
+    async def shutdown(self, grace, why=None):
         if self.behaviour == "end":
             raise RuntimeError("a bug")
         if self.behaviour == "never":

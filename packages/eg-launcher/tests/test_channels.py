@@ -6,8 +6,9 @@ import uuid
 
 import pytest
 
-from eg_launcher.channels import HANDED_PER_TURN, PING_INTERVAL, SILENCE_LIMIT, Channel
+from eg_launcher.channels import HANDED_PER_TURN, SILENCE_LIMIT, Channel
 from eg_launcher.journal import Journal
+from eg_launcher.limits import Limits
 from eg_launcher.signing import make_message
 from eg_launcher.websocket import Opcode
 from eg_launcher.wire import CLOSE_SILENT, V1_SUBPROTOCOL
@@ -19,7 +20,8 @@ class JournalOnly:
 
     own_session = "kernel-session"
 
-    def __init__(self, limit=1 << 20):
+    def __init__(self, limit=1 << 20, limits=Limits()):  # noqa: B008 - frozen
+        self.limits = limits
         self.journal = Journal(limit)
         self.channels = set()
         self.submitted = []
@@ -178,17 +180,36 @@ async def test_pings_carry_the_number_and_only_one_is_in_flight():
     now = asyncio.get_running_loop().time()
     kernel.say("1")
     kernel.say("2")
-    now = beat_for(channel, now, PING_INTERVAL)
+    now = beat_for(channel, now, Limits.ws_ping_interval)
     assert connection.pings == [(2).to_bytes(8, "big")]
-    now = beat_for(channel, now, PING_INTERVAL)
+    now = beat_for(channel, now, Limits.ws_ping_interval)
     assert len(connection.pings) == 1
     channel.on_pong(b"somebody else's")
-    now = beat_for(channel, now, PING_INTERVAL)
+    now = beat_for(channel, now, Limits.ws_ping_interval)
     assert len(connection.pings) == 1
     channel.on_pong(connection.pings[0])
     kernel.say("3")
     beat_for(channel, now, 5.0)
     assert connection.pings[1:] == [(3).to_bytes(8, "big")]
+
+
+async def test_the_interval_of_pings_is_the_sites():
+    channel, connection = attach(JournalOnly(limits=Limits(ws_ping_interval=5)))
+    beat_for(channel, asyncio.get_running_loop().time(), 5)
+    assert len(connection.pings) == 1
+    channel, connection = attach(JournalOnly(limits=Limits(ws_ping_interval=60)))
+    now = beat_for(channel, asyncio.get_running_loop().time(), 55)
+    assert connection.pings == []
+    beat_for(channel, now, 120)
+    assert len(connection.pings) == 1
+    assert connection.closed is None  # silence is three pings long
+
+
+async def test_without_pings_silence_is_no_reason():
+    channel, connection = attach(JournalOnly(limits=Limits(ws_ping_interval=0)))
+    beat_for(channel, asyncio.get_running_loop().time(), 3 * SILENCE_LIMIT)
+    assert connection.pings == []
+    assert connection.closed is None
 
 
 async def test_silence_ends_it_and_a_sign_of_life_does_not():
@@ -207,7 +228,7 @@ async def test_silence_ends_it_and_a_sign_of_life_does_not():
 
 async def test_a_launcher_that_was_stopped_blames_nobody():
     channel, connection = attach(JournalOnly())
-    now = beat_for(channel, asyncio.get_running_loop().time(), PING_INTERVAL + 5)
+    now = beat_for(channel, asyncio.get_running_loop().time(), Limits.ws_ping_interval + 5)
     channel.beat(now + 3600)
     assert connection.closed is None
 

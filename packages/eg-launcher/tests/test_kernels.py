@@ -526,3 +526,46 @@ async def test_the_environment_is_the_users_and_the_requests(kernel_host, monkey
         "import os; print(os.environ.get('MINE'), 'EG_SECRET_OF_THE_LAUNCHER' in os.environ)"
     )
     assert client.text_of(messages[0].parent_id) == "yes False\n"
+
+
+async def test_the_debugger_passes_and_leaves_the_kernel_idle(kernel_host):
+    """What JupyterLab does first: the adapter's own protocol, over control, with its events on iopub."""
+    kernel = await kernel_host.ready()
+    client = Client(kernel)
+    number = 0
+
+    async def debug(command, **arguments):
+        nonlocal number
+        number += 1
+        content = {"type": "request", "seq": number, "command": command, "arguments": arguments}
+        msg_id = client.request("debug_request", content, channel="control")
+        reply = await until(lambda: client.of(msg_id, "debug_reply"), f"the reply to {command}")
+        assert reply[0].channel == "control"
+        assert reply[0].content.get("success"), reply[0].content
+        return reply[0].content.get("body")
+
+    capabilities = await debug("initialize", clientID="test", adapterID="", pathFormat="path", linesStartAt1=True)
+    assert capabilities["supportsConfigurationDoneRequest"]
+    await client.first("debug_event")
+    await debug("attach")
+    await debug("debugInfo")
+    code = "x = 41\nx += 1\nprint(x)\n"
+    source = await debug("dumpCell", code=code)
+    await debug("setBreakpoints", source={"path": source["sourcePath"]}, breakpoints=[{"line": 2}])
+    await debug("configurationDone")
+    running = client.run(code)
+
+    def event(name):
+        found = (m.content for m in client.messages if m.type == "debug_event" and m.content["event"] == name)
+        return next(found, None)
+
+    stopped = await until(lambda: event("stopped"), "a stop at the breakpoint")
+    assert kernel.execution_state == "busy"  # the cell; the debugger's own requests change nothing
+    frames = await debug("stackTrace", threadId=stopped["body"]["threadId"])
+    assert frames["stackFrames"][0]["line"] == 2
+    await debug("continue", threadId=stopped["body"]["threadId"])
+    await client.ended(running)
+    assert client.text_of(running) == "42\n"
+    assert kernel.execution_state == "idle"
+    await debug("disconnect", restart=False, terminateDebuggee=False)
+    assert kernel.execution_state == "idle"

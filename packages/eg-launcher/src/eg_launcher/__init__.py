@@ -9,6 +9,7 @@ The rooms, from the wire inward (``docs/developers/launcher-protocol.md`` is the
 ``routes``         the table of calls; ``events`` what is pushed to the gateway
 ``kernels``        one kernel's life: start, ready, interrupt, restart, shutdown; ``portrait`` is what is told of it
 ``conversation``   what kernel and clients say: ``journal`` (numbered), ``executions`` (who waits), ``outbox`` (held)
+``limits``         what a site lets clients send and see
 ``channels``       one client: a cursor into the journal
 ``incarnation``    one process of a kernel and its gate to ready: ``connection_file``, ``command``, ``output``
 ``means``          what all kernels of a launcher share, and how one process is made

@@ -125,12 +125,12 @@ class Launcher:
         await kernel.restart()
         return kernel
 
-    def shutdown(self, kernel_id: str, grace: float) -> asyncio.Task[None]:
+    def shutdown(self, kernel_id: str, grace: float, why: str | None = None) -> asyncio.Task[None]:
         """Begin a kernel's end; it is forgotten when nothing of it is left."""
         kernel = self.kernel(kernel_id)
         task = self._leaving.get(kernel_id)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._end(kernel, grace))
+            task = asyncio.get_running_loop().create_task(self._end(kernel, grace, why))
             self._leaving[kernel_id] = task
             task.add_done_callback(lambda _: self._leaving.pop(kernel_id, None))
         return task
@@ -214,18 +214,18 @@ class Launcher:
         self._held = True
         log.info("kernel %s was started", kernel.id)
 
-    async def _end(self, kernel: Kernel, grace: float) -> None:
+    async def _end(self, kernel: Kernel, grace: float, why: str | None) -> None:
         starting = self._starting.get(kernel.id)
         if starting is not None:
             await asyncio.wait([starting])
         if kernel.id not in self.kernels:
             return  # it had not started
         try:
-            await kernel.shutdown(grace)
+            await kernel.shutdown(grace, why)
         except Exception:
             log.exception("kernel %s could not be shut down in order", kernel.id)
         finally:
-            kernel.close_channels(wire.CLOSE_KERNEL_ENDED, "The kernel was shut down.")
+            kernel.close_channels(wire.CLOSE_KERNEL_ENDED, why or "The kernel was shut down.")
             del self.kernels[kernel.id]
             self.feed.gone(kernel.id, kernel.describe()["exit"])
             log.info("kernel %s is gone", kernel.id)

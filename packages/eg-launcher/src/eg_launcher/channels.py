@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 HANDED_PER_TURN = 1024 * 1024
 HELD_LIMIT = 1024 * 1024
-PING_INTERVAL = 30.0
 SILENCE_LIMIT = 90.0
 _LONGEST_BEAT = 10.0
 
@@ -70,6 +69,8 @@ class Channel:
         self._held = 0
         self._reading = True
         self._resuming = False
+        self._interval = kernel.limits.ws_ping_interval
+        self._longest_silence = max(SILENCE_LIMIT, 3 * self._interval)
         self._silent = 0.0
         self._pinged = self._beaten = self._loop.time()
         self._ping: bytes | None = None
@@ -212,9 +213,9 @@ class Channel:
         # Counted in beats: a process that was stopped for a while must not blame its clients.
         self._silent += min(now - self._beaten, _LONGEST_BEAT) if self._reading else -self._silent
         self._beaten = now
-        if self._silent >= SILENCE_LIMIT and self._ping is not None:
-            self.close(CLOSE_SILENT, f"nothing was heard from this client for {SILENCE_LIMIT:g} s")
-        elif self._ping is None and now - self._pinged >= PING_INTERVAL:
+        if self._silent >= self._longest_silence and self._ping is not None:
+            self.close(CLOSE_SILENT, f"nothing was heard from this client for {self._longest_silence:g} s")
+        elif self._interval and self._ping is None and now - self._pinged >= self._interval:
             self._ping = (self.cursor - 1).to_bytes(8, "big")
             self._pinged = now
             self._connection.ping(self._ping)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from eg_launcher.limits import Limits, check_limits
+
 MAX_ARGV = 256
 MAX_ENV = 4096
 MAX_STRING = 128 * 1024 - 1
@@ -45,6 +47,7 @@ class StartRequest:
     interrupt_mode: str = "signal"
     name: str = ""
     ready_timeout: float = 3600.0
+    limits: Limits = field(default_factory=Limits)
 
 
 def check_start(body: dict[str, Any]) -> StartRequest:
@@ -63,6 +66,7 @@ def check_start(body: dict[str, Any]) -> StartRequest:
         interrupt_mode=mode,
         name=name,
         ready_timeout=_check_timeout(body.get("ready_timeout", 3600.0)),
+        limits=check_limits(body.get("limits", {})),
     )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
-from eg_launcher.executions import Executions, parse_object
+from eg_launcher.executions import Executions, end, parse_object, request_of
 from eg_launcher.frames import ClientMessage
 from eg_launcher.journal import Journal
+from eg_launcher.limits import Gate
 from eg_launcher.outbox import Outbox
 from eg_launcher.relay import CLIENT_CHANNELS
 from eg_launcher.signing import make_message
@@ -25,7 +26,8 @@ Send = Callable[[str, Sequence[bytes]], bool]
 class Conversation:
     """``session`` is the kernel's ``header.session``, once it is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate | None = None) -> None:
+        self._gate = gate
         self.journal = Journal()
         self.channels: set[Channel] = set()
         self.executions = Executions()
@@ -51,7 +53,22 @@ class Conversation:
             if not parent and state == "starting":
                 return  # it comes at any time; `idle` is said when it is ready
             self.executions.status(parent, str(state))
+        if self._gate is not None:
+            passed = self._gate.lets_out(channel, msg_type, parts)
+            self._say_notice(parts[1])
+            if passed is None:
+                return
+            parts = passed
         self.journal.add(channel, str(header.get("msg_id", "")), msg_type, parts, target)
+
+    def _say_notice(self, parent_header: bytes) -> None:
+        """What the gate has to say of it, to everybody, where its output would be."""
+        assert self._gate is not None
+        notice, self._gate.notice = self._gate.notice, None
+        if notice is not None:
+            content = {"name": "stderr", "text": notice}
+            message = make_message("stream", content, session=self.own_session, parent_header=parent_header)
+            self._record("iopub", "stream", message, None)
 
     def pump(self) -> None:
         """Deliver to every client what it takes."""
@@ -94,9 +111,20 @@ class Conversation:
             text = f"[a message on channel {name!r} was dropped: clients send on shell, control, stdin]\n"
             channel.say_notice(text, message.parts[0])
             return False
+        if self._gate is not None and not self._gate.lets_in(message.header["msg_type"]):
+            self._refuse(channel, message)
+            return False
         self.executions.begin(message, channel.target)
         self._outbox.put(message.channel, message.parts, channel)
         return True
+
+    def _refuse(self, channel: Channel, message: ClientMessage) -> None:
+        """It may not be sent here: whoever waits for its answer gets one, nobody else is told."""
+        text = f"Messages of the type {message.header['msg_type'][:80]!r} are not allowed here."
+        channel.say_notice(f"[{text}]\n", message.parts[0])
+        if message.header["msg_type"].endswith("_request"):
+            for ending in end(request_of(message, channel.target), self.own_session, "MessageNotAllowed", text):
+                channel.say(ending.channel, ending.parts)
 
     def send_held(self, send: Send, channels: Sequence[str] = CLIENT_CHANNELS) -> None:
         for channel in channels:

@@ -66,6 +66,11 @@ def describe_exit(
     return {"reason": reason, "code": status.code, "signal": name, "stderr": list(stderr), "message": sentence}
 
 
+def without_process(message: str, *, reason: str = "exited") -> dict[str, Any]:
+    """The *exit* of a kernel that has no process of ours (any more)."""
+    return {"reason": reason, "code": None, "signal": None, "stderr": [], "message": message}
+
+
 def _killed_for_memory(status: ExitStatus, before: Optional[int], after: Optional[int]) -> int:
     """How many processes were killed for want of memory, if that ended the kernel."""
     if not was_killed(status) or before is None or after is None:

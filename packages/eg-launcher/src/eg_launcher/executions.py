@@ -8,8 +8,9 @@ make a kernel busy or idle.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from eg_launcher.frames import ClientMessage
 from eg_launcher.signing import make_message
@@ -48,6 +49,19 @@ class Request:
         return self.idle and (self.replied or not self.msg_type.endswith("_request"))
 
 
+def request_of(message: ClientMessage, target: str, generation: int = 0) -> Request:
+    header = message.header
+    return Request(
+        msg_id=header["msg_id"],
+        msg_type=header["msg_type"],
+        channel=message.channel,
+        target=target,
+        header=message.parts[0],
+        main=message.channel == "shell" and not header.get("subshell_id"),
+        generation=generation,
+    )
+
+
 @dataclass(frozen=True)
 class Ending:
     """A message that ends a request, ready for the journal."""
@@ -61,25 +75,33 @@ class Ending:
 class Executions:
     """``generation`` stamps what begins: a restart makes it grow, and ends what is older."""
 
-    def __init__(self) -> None:
-        self.state = "idle"
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.generation = 0
+        self._clock = clock
+        self._state = "idle"
+        self._busy_since = 0.0
         self._pending: dict[str, Request] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
 
+    @property
+    def state(self) -> str:
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        if state == "busy" and self._state != "busy":
+            self._busy_since = self._clock()
+        self._state = state
+
+    @property
+    def busy_age(self) -> float | None:
+        """Seconds since the main shell began what it runs; None: it runs nothing."""
+        return self._clock() - self._busy_since if self._state == "busy" else None
+
     def begin(self, message: ClientMessage, target: str) -> Request:
-        header = message.header
-        request = Request(
-            msg_id=header["msg_id"],
-            msg_type=header["msg_type"],
-            channel=message.channel,
-            target=target,
-            header=message.parts[0],
-            main=message.channel == "shell" and not header.get("subshell_id"),
-            generation=self.generation,
-        )
+        request = request_of(message, target, self.generation)
         if message.channel != "stdin":  # an input_reply is answered by nothing
             self._pending.pop(request.msg_id, None)
             self._pending[request.msg_id] = request

@@ -21,6 +21,7 @@ from eg_launcher.command import StartRequest
 from eg_launcher.conversation import Conversation
 from eg_launcher.frames import ClientMessage
 from eg_launcher.incarnation import Incarnation
+from eg_launcher.limits import Gate, Limits
 from eg_launcher.means import Means
 from eg_launcher.output import OutputRing
 from eg_launcher.relay import CLIENT_CHANNELS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from eg_launcher.channels import Channel
 
 RESTART_GRACE = 2.0
+_SHUT_DOWN = "The kernel was shut down."
 _PORT_RACE = "Address already in use"
 
 logger = logging.getLogger(__name__)
@@ -65,7 +67,8 @@ class Kernel:
         self.incarnation = 0
         self.exit: dict[str, Any] | None = None
         self.output = OutputRing()
-        self._talk = Conversation()
+        self.limits = start.limits if start is not None else Limits()
+        self._talk = Conversation(Gate.of(self.limits))
         self.journal = self._talk.journal
         self.channels = self._talk.channels
         self._context = context
@@ -82,7 +85,8 @@ class Kernel:
         self._lock = asyncio.Lock()
         self._retried = False
         self._gone = False
-        self._active_at = time.monotonic()
+        self._why = _SHUT_DOWN
+        self._born = self._active_at = time.monotonic()
         self._active = False  # since the last wake-up
 
     @classmethod
@@ -136,19 +140,22 @@ class Kernel:
             try:
                 await self._begin()
             except BaseException as error:
-                self._die(_exit_without_process(str(error)))
+                self._die(death.without_process(str(error)))
                 raise
         self._changed(self)
 
-    async def shutdown(self, grace: float) -> None:
-        """End it, in ``grace`` seconds at most if it can be; returns when nothing of it is left."""
+    async def shutdown(self, grace: float, why: str | None = None) -> None:
+        """End it, in ``grace`` seconds at most if it can be; returns when nothing of it is left.
+
+        ``why``: words for whoever waits or is connected.
+        """
         async with self._lock:
-            self._gone = True
+            self._gone, self._why = True, why or _SHUT_DOWN
             await self._end_life("shutdown", grace)
-            self._talk.end_requests("KernelShutDown", "The kernel was shut down before this had ended.")
+            self._talk.end_requests("KernelShutDown", why or "The kernel was shut down before this had ended.")
             if self.exit is None:
-                self._die(_exit_without_process("The kernel was shut down.", reason="shutdown"))
-        self.close_channels(CLOSE_KERNEL_ENDED, "The kernel was shut down.")
+                self._die(death.without_process(self._why, reason="shutdown"))
+        self.close_channels(CLOSE_KERNEL_ENDED, self._why)
 
     def close(self) -> None:
         """Let go of it without ending it (an attached kernel goes on)."""
@@ -178,8 +185,7 @@ class Kernel:
         return self._talk.session
 
     @property
-    def own_session(self) -> str:
-        """What messages made for it carry."""
+    def own_session(self) -> str:  # what messages made for it carry
         return self._talk.own_session
 
     @property
@@ -194,6 +200,16 @@ class Kernel:
     def activity_age(self) -> float:
         """Seconds since it said something, or was asked."""
         return time.monotonic() - self._active_at
+
+    @property
+    def busy_age(self) -> float | None:
+        """Seconds that its main shell has been running one request; None: it runs none, or that is unknown."""
+        return self._talk.executions.busy_age if self.state == "ready" else None
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since it was started first; of one that is attached nobody here knows it."""
+        return time.monotonic() - self._born if self._start is not None else None
 
     @property
     def essence(self) -> tuple[object, ...]:
@@ -295,7 +311,7 @@ class Kernel:
             try:
                 await self._spawn()
             except (SpawnError, ValueError, OSError) as error:
-                self._die(_exit_without_process(str(error)))
+                self._die(death.without_process(str(error)))
             return
         oom_before, oom_after = self._means.out_of_memory.at_death(status)
         exit_ = death.describe_exit(
@@ -306,6 +322,8 @@ class Kernel:
             asked=life.asked in ("shutdown", "restart"),
             never_answered=self._start.ready_timeout if life.asked == "never_answered" else None,
         )
+        if exit_["reason"] == "shutdown":
+            exit_["message"] = self._why
         if life.asked != "restart":
             self._die(exit_)
 
@@ -380,7 +398,3 @@ class Kernel:
         if self.state in ("ready", "dead"):
             return self.execution_state
         return "starting" if self.session is not None and self.incarnation == 1 else None
-
-
-def _exit_without_process(message: str, *, reason: str = "exited") -> dict[str, Any]:
-    return {"reason": reason, "code": None, "signal": None, "stderr": [], "message": message}

@@ -38,6 +38,8 @@ def describe(kernel: Kernel) -> dict[str, Any]:
         "interrupt_mode": kernel.interrupt_mode,
         "process": process.as_dict() if process is not None else None,
         "activity_age": round(kernel.activity_age, 3),
+        "busy_age": _rounded(kernel.busy_age),
+        "age": _rounded(kernel.age),
         "connections": len(kernel.channels),
         "usage": session_usage(process.pid) if process is not None and kernel.state != "dead" else None,
         "exit": kernel.exit,
@@ -57,3 +59,7 @@ def model(kernel: Kernel) -> dict[str, Any]:
     if kernel.exit is not None:
         told["reason"] = kernel.exit["message"]
     return told
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_GRACE = 5.0
 MAX_GRACE = 3600.0
+MAX_WHY = 1000
 _KERNEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _MAX_SESSION_ID = 256
 _MAX_OFFSET = 2**63
@@ -96,7 +97,10 @@ async def shutdown(call: Call) -> Answer:
     grace = call.body.get("grace", DEFAULT_GRACE)
     if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace <= MAX_GRACE:
         raise HttpError(400, "bad_request", f"grace must be a number of seconds from 0 to {MAX_GRACE:.0f}.")
-    call.launcher.shutdown(call.kernel_id, float(grace))
+    why = call.body.get("message")
+    if why is not None and (not isinstance(why, str) or len(why) > MAX_WHY):
+        raise HttpError(400, "bad_request", f"message must be text of at most {MAX_WHY} characters.")
+    call.launcher.shutdown(call.kernel_id, float(grace), why or None)
     return Response.of_json({}, 202)
 
 
