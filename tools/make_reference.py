@@ -12,7 +12,7 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from jupyter_core.application import JupyterApp
 from jupyter_events import yaml
 
 import eg_core
+from _reference_rest import rest
+from _reference_tables import code, page, table
 from eg_core.app import EnterpriseGatewayApp
 from eg_core.builtin.events import SCHEMA
 from eg_core.config import Plugin
@@ -40,26 +42,8 @@ else:  # the environment brings it
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-NOTE = "<!-- Made by tools/make_reference.py; do not edit. -->"
 BASE_OPTIONS = ("config_file", "log_level", "log_datefmt", "logging_config")
 """Of what every Jupyter application has, the options that matter here."""
-
-
-def page(title: str, text: str) -> str:
-    return f"# {title}\n\n{NOTE}\n\n{text.strip()}\n"
-
-
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(map(cell, row)) for row in rows)]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("``", "`")
-
-
-def code(text: object) -> str:
-    return f"`{text}`" if str(text) else ""
 
 
 # -- configuration ------------------------------------------------------------------------------------------------
@@ -279,6 +263,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics,
     "events.md": events,
     "errors.md": errors,
+    "rest.md": rest,
 }
 
 
@@ -293,7 +278,7 @@ def stale() -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Write docs/reference from the code: configuration, metrics, events and errors.",
+        description="Write docs/reference from the code: configuration, REST API, metrics, events, errors.",
         epilog="Run it in the developers' environment: hatch run reference.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is not up to date")
