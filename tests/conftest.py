@@ -36,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="COMMAND",
         help="the gateway under test, instead of this environment's `eg`",
     )
+    group.addoption(
+        "--compat",
+        default="ours,eg,kg",
+        metavar="KINDS",
+        help="which gateways the tests in tests/integration/compat run against (default: %(default)s)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyter_events import yaml
+import yaml
 
 from _reference_tables import code, page, table
 from eg_core.handlers.openapi import SOURCE as API
@@ -16,7 +16,7 @@ OpenAPI 3, at `/api/swagger.json` and `/api/swagger.yaml`. An error's body: [Err
 
 
 def rest() -> str:
-    document = yaml.load(API)
+    document = yaml.safe_load(API.read_text(encoding="utf-8"))
     parts = [INTRODUCTION]
     for tag in document["tags"]:
         parts.append(f"## {tag['name'].capitalize()}")

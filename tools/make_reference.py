@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jupyter_core.application import JupyterApp
-from jupyter_events import yaml
 
 import eg_core
 from _reference_rest import rest
@@ -162,7 +162,7 @@ def _families() -> list[Any]:
 
 
 def events() -> str:
-    schema = yaml.load(SCHEMA)
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     required = schema["required"]
     fields = [
         (code(name), "always" if name in required else "where there is one", field["description"])

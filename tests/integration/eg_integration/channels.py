@@ -108,6 +108,7 @@ class Channels:
         channel: str = "shell",
         buffers: Sequence[bytes] = (),
         parent: dict[str, Any] | None = None,
+        subshell_id: str | None = None,
     ) -> str:
         """Send one message; its msg_id."""
         header = {
@@ -118,6 +119,8 @@ class Channels:
             "date": datetime.now(tz=timezone.utc).isoformat(),
             "version": "5.3",
         }
+        if subshell_id is not None:
+            header["subshell_id"] = subshell_id
         parts = [header, parent or {}, {}, content]
         if self.subprotocol == V1:
             self.socket.send_binary(_pack_v1(channel, [json.dumps(part).encode() for part in parts], buffers))

@@ -28,6 +28,7 @@ from eg_core.handlers.routes import application
 from eg_core.handlers.server import make_server
 from eg_core.hooks import Hooks
 from eg_core.kernels.access import Access
+from eg_core.kernels.culling import Culler
 from eg_core.kernels.launchers import Launchers
 from eg_core.kernels.reconciler import Reconciler
 from eg_core.kernels.registry import KernelRegistry
@@ -41,6 +42,7 @@ from eg_core.logs import RequestLog
 from eg_core.metrics import KernelCount, Metrics, Watched
 from eg_core.options.access import AccessOptions
 from eg_core.options.configured import ConfiguredApp
+from eg_core.options.culling import CullingOptions, LimitOptions
 from eg_core.options.kernels import KernelOptions
 from eg_core.options.reload import Reloader
 from eg_core.options.watching import WatchingOptions
@@ -57,7 +59,9 @@ CLOSE_TIMEOUT = 2.0
 CONFIRM_WITHIN = 5.0
 
 
-class EnterpriseGatewayApp(WebOptions, AccessOptions, KernelOptions, WatchingOptions, ConfiguredApp):
+class EnterpriseGatewayApp(
+    WebOptions, AccessOptions, KernelOptions, CullingOptions, LimitOptions, WatchingOptions, ConfiguredApp
+):
     """Starts Jupyter kernels through backend plugins and carries their channels to Jupyter clients."""
 
     name = "jupyter-enterprise-gateway"
@@ -140,6 +144,7 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
                 metrics.watch(_watched(registry, board))
                 registry.spawn(metrics.watch_loop())
                 finder = KernelspecFinder(parent=self)
+                registry.spawn(Culler(registry, finder.metadata).run())
                 web = self._application(registry, finder, gateway_id, board, metrics)
                 server = make_server(web, tls=tls, trust_xheaders=self.trust_xheaders)
                 server.add_sockets(sockets)
@@ -196,6 +201,9 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             lease=0.0 if self.keep_kernels else self.lease,
             max_kernels=self.max_kernels,
             max_kernels_per_user=None if self.max_kernels_per_user < 0 else self.max_kernels_per_user,
+            culling=self.cull_policy(),
+            cull_interval=self.cull_interval,
+            limits=self.limits(),
         )
 
     def _application(

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jupyter_events import yaml
+import yaml
 
 from eg_core import __version__
 from eg_core.handlers.base import GatewayHandler
@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent / "api.yaml"
 
 @cache
 def description(base_url: str) -> dict[str, Any]:
-    document: dict[str, Any] = yaml.loads(SOURCE.read_text(encoding="utf-8"))
+    document: dict[str, Any] = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
     document["info"]["version"] = __version__
     document["servers"] = [{"url": base_url.rstrip("/") or "/"}]
     return document
@@ -31,4 +31,4 @@ class OpenApiHandler(GatewayHandler):
             self.write_json(document)
             return
         self.set_header("Content-Type", "text/x-yaml; charset=utf-8")
-        self.finish(yaml.dumps(document))
+        self.finish(yaml.safe_dump(document, sort_keys=False))

@@ -49,6 +49,7 @@ class Kernel:
         self.gone = asyncio.Event()  # the launcher has forgotten it, or has ended
         self.verdict: str | None = None  # the backend's words about a launcher that has ended
         self.description: Mapping[str, Any] = {}
+        self.described_at = time.monotonic()
         self._described_at = time.time()
         self._changed = asyncio.Event()
 
@@ -144,7 +145,7 @@ class Kernel:
             return False
         self.description = description
         self.incarnation = incarnation
-        self._described_at = time.time()
+        self.described_at, self._described_at = time.monotonic(), time.time()
         return True
 
     def begin(self) -> None:

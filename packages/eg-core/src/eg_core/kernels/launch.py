@@ -136,6 +136,7 @@ class Launch:
             "cwd": start.cwd,
             "interrupt_mode": start.interrupt_mode,
             "name": self._kernel.record.kernelspec,
+            "limits": dict(self._registry.settings.limits),
             "ready_timeout": max(1.0, self._deadline - time.monotonic()),
         }
 

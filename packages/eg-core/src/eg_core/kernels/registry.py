@@ -17,6 +17,7 @@ from typing import Any
 from eg_core import logs
 from eg_core.errors import BackendUnavailable, GatewayError, InvalidRequest, KernelGone, KernelStarting
 from eg_core.hooks import Hooks
+from eg_core.kernels.culling import GONE_WITHIN, finish_culling, until_gone, was_culled
 from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.launch import Launch
 from eg_core.kernels.launchers import Launchers
@@ -32,9 +33,6 @@ from eg_core.types import KernelEvent, KernelHandle, KernelStatus, Liveness
 from eg_launcher import wire
 
 __all__ = ["KernelRegistry", "NewKernel", "Settings"]
-
-GONE_WITHIN = 5.0
-"""Seconds beyond its grace in which a launcher says that a kernel is gone."""
 
 
 class KernelRegistry:
@@ -135,6 +133,8 @@ class KernelRegistry:
             raise KernelStarting(f"Kernel {kernel_id} is still starting; it can be restarted when it has started.")
         if kernel.state is KernelState.RESTARTING:
             return kernel
+        if was_culled(kernel):
+            await until_gone(self, kernel)
         if kernel.link is not None and await self._restart_in_place(kernel, kernel.link):
             return kernel
         if not await self.remove_remote(kernel, grace=0.0, reason="restart"):
@@ -161,7 +161,7 @@ class KernelRegistry:
         if kernel.launch is not None:
             kernel.launch.cancel()
             await asyncio.gather(kernel.launch, return_exceptions=True)
-        await self._ask_to_end(kernel, self.settings.grace)
+        await self.ask_to_end(kernel, self.settings.grace)
         self.spawn(self.remove(kernel, self.settings.grace, reason))
 
     # -- what launch, links and the reconciler use ---------------------------------------------------------------
@@ -190,7 +190,7 @@ class KernelRegistry:
 
     async def remove_remote(self, kernel: Kernel, *, grace: float, reason: str) -> bool:
         """End what exists at the remote; True when nothing of it is left there."""
-        await self._ask_to_end(kernel, grace)
+        await self.ask_to_end(kernel, grace)
         return await self.kill(kernel, grace, reason)
 
     async def remove(self, kernel: Kernel, grace: float, reason: str) -> None:
@@ -259,13 +259,15 @@ class KernelRegistry:
 
     async def _resume(self, kernel: Kernel) -> None:
         handle = kernel.record.handle
-        if handle is not None and kernel.state is not KernelState.DEAD:
+        if handle is not None and (kernel.state is not KernelState.DEAD or was_culled(kernel)):
             try:
                 kernel.link = await self.launchers.link(handle, self.observer)
             except GatewayError as error:
                 await self.observer.lost(kernel, KernelStatus(Liveness.EXITED, detail=error.message))
-        if kernel.state is KernelState.ENDING:
-            await self._ask_to_end(kernel, self.settings.grace)
+        if was_culled(kernel):
+            await finish_culling(self, kernel)
+        elif kernel.state is KernelState.ENDING:
+            await self.ask_to_end(kernel, self.settings.grace)
             await self.remove(kernel, self.settings.grace, "shutdown")
         elif kernel.state in (KernelState.LAUNCHING, KernelState.STARTING):
             await self.remove_remote(kernel, grace=0.0, reason="gateway_ended")
@@ -332,13 +334,13 @@ class KernelRegistry:
         await self.observer.describe(kernel, description)
         return True
 
-    async def _ask_to_end(self, kernel: Kernel, grace: float) -> None:
+    async def ask_to_end(self, kernel: Kernel, grace: float, message: str | None = None) -> None:
         """Have the launcher end the kernel; not being able to is no error, for the backend comes next."""
         if kernel.link is None:
             kernel.gone.set()
             return
         try:
-            await kernel.link.client.shutdown(kernel.id, grace)
+            await kernel.link.client.shutdown(kernel.id, grace, message)
         except LauncherError as error:
             if error.status == 404:
                 kernel.gone.set()

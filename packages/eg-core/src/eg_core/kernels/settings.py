@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from eg_core.kernels.culling import CullPolicy
 from eg_core.kernels.states import KernelState
 from eg_core.store.records import Quota
 from eg_core.types import KernelStart
@@ -24,6 +25,9 @@ class Settings:
     lease: float = 120.0
     max_kernels: int | None = None
     max_kernels_per_user: int | None = None
+    culling: CullPolicy = field(default_factory=CullPolicy)
+    cull_interval: float = 300.0
+    limits: Mapping[str, Any] = field(default_factory=dict)  # the launcher protocol's, for kernels to come
 
     @property
     def quota(self) -> Quota:

@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jupyter_core.paths import jupyter_path
 from traitlets import Bool, List, Unicode, default
@@ -95,6 +96,13 @@ class KernelspecFinder(KernelSpecManager):
     def get(self, name: str) -> Kernelspec:
         """A copy of one, whatever the case of its name. Raises NoSuchKernelspec."""
         return copy.deepcopy(self._get(name))
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """A kernelspec's metadata; empty when there is none of that name any more."""
+        try:
+            return self.get(name).metadata
+        except NoSuchKernelspec:
+            return {}
 
     def resource(self, name: str, path: str) -> Path:
         """The file behind a declared resource. Raises NoSuchKernelspec, and KeyError for what is not declared."""

@@ -84,8 +84,10 @@ class LauncherClient:
     async def restart(self, kernel_id: str) -> dict[str, Any]:
         return await self._call("POST", _path(kernel_id, "restart"), {})
 
-    async def shutdown(self, kernel_id: str, grace: float) -> None:
-        await self._call("POST", _path(kernel_id, "shutdown"), {"grace": grace})
+    async def shutdown(self, kernel_id: str, grace: float, message: str | None = None) -> None:
+        """``message``: words for whoever waits for the kernel or is connected to it."""
+        words = {} if message is None else {"message": message}
+        await self._call("POST", _path(kernel_id, "shutdown"), {"grace": grace, **words})
 
     async def log(self, kernel_id: str, after: int = 0) -> dict[str, Any]:
         return await self._call("GET", f"{_path(kernel_id, 'log')}?after={after}")

@@ -19,3 +19,33 @@ class KernelGatewayApp(JupyterWebsocketPersonality):
 
 class EnterpriseGatewayConfigMixin(KernelGatewayApp):
     """Enterprise Gateway's second name of its application."""
+
+
+class MappingKernelManager(Configurable):
+    """Jupyter Server's manager of kernels: ``cull_*``, ``allow_tracebacks``, ``allowed_message_types``."""
+
+
+class AsyncMappingKernelManager(MappingKernelManager):
+    """The same, asynchronous."""
+
+
+class RemoteMappingKernelManager(AsyncMappingKernelManager):
+    """Enterprise Gateway's."""
+
+
+class SeedingMappingKernelManager(AsyncMappingKernelManager):
+    """Kernel Gateway's."""
+
+
+class RemoteKernelManager(Configurable):
+    """Enterprise Gateway's manager of one kernel; its documentation writes ``RemoteKernelManager.cull_*``, too."""
+
+
+class ZMQChannelsWebsocketConnection(Configurable):
+    """Jupyter Server's channels: ``iopub_msg_rate_limit`` and the like."""
+
+
+class KernelManagerNames(
+    RemoteMappingKernelManager, SeedingMappingKernelManager, RemoteKernelManager, ZMQChannelsWebsocketConnection
+):
+    """All of them."""
