@@ -106,7 +106,8 @@ async def relay(info: dict[str, Any], messages: int, subprotocol: str | None) ->
     await kernel.start()
     await until(lambda: kernel.state == "ready")
     transport, pipe = await asyncio.get_running_loop().create_connection(lambda: Pipe(subprotocol), sock=ours)
-    channel = Channel(kernel, pipe.websocket, session_id="c", peer="weak")
+    opening = kernel.opening(session_id="c", link=None, after=None)
+    channel = Channel(kernel, pipe.websocket, peer="weak", opening=opening)
     pipe.websocket.start(channel, b"")
     goal = kernel.journal.next + messages
     assert kernel._life is not None

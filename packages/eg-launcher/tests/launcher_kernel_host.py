@@ -51,6 +51,10 @@ class ListConnection:
         self.pings = []
         self.closed = None
         self.reading = True
+        self.received = 0
+
+    def abort(self):
+        self.closed = "aborted"
 
     def send(self, opcode, buffers):
         payload_size = sum(len(buffer) for buffer in buffers)
@@ -101,7 +105,8 @@ class Client:
     def __init__(self, kernel, *, subprotocol=None, peer="weak", session_id=None, count_only=False):
         self.connection = ListConnection(subprotocol, count_only=count_only)
         self.session = session_id or uuid.uuid4().hex
-        self.channel = Channel(kernel, self.connection, session_id=session_id, peer=peer)
+        opening = kernel.opening(session_id=session_id, link=None, after=None)
+        self.channel = Channel(kernel, self.connection, peer=peer, opening=opening)
 
     @property
     def messages(self):

@@ -6,12 +6,13 @@ import uuid
 
 import pytest
 
-from eg_launcher.channels import HANDED_PER_TURN, SILENCE_LIMIT, Channel
-from eg_launcher.journal import Journal
+from eg_launcher.channels import CONFIRM, HANDED_PER_TURN, PING_GAP, SILENCE_LIMIT, Channel
+from eg_launcher.conversation import Conversation
+from eg_launcher.journal import JournalLimits
 from eg_launcher.limits import Limits
 from eg_launcher.signing import make_message
 from eg_launcher.websocket import Opcode
-from eg_launcher.wire import CLOSE_SILENT, V1_SUBPROTOCOL
+from eg_launcher.wire import CLOSE_SILENT, V1_SUBPROTOCOL, parse_ping
 from launcher_kernel_host import ListConnection, until
 
 
@@ -22,11 +23,13 @@ class JournalOnly:
 
     def __init__(self, limit=1 << 20, limits=Limits()):  # noqa: B008 - frozen
         self.limits = limits
-        self.journal = Journal(limit)
-        self.channels = set()
+        self.talk = Conversation(limits=JournalLimits(memory=limit, disk=0))
+        self.journal = self.talk.journal
+        self.channels = self.talk.channels
+        self.opening = self.talk.opening
         self.submitted = []
 
-    def on_attached(self, channel):
+    def on_attached(self, channel, *, anew):
         pass
 
     def on_detached(self, channel):
@@ -46,7 +49,9 @@ class JournalOnly:
 
 def attach(kernel, subprotocol=None, *, session_id=None, peer="weak"):
     connection = ListConnection(subprotocol)
-    return Channel(kernel, connection, session_id=session_id, peer=peer), connection
+    opening = kernel.opening(session_id=session_id, link=None, after=None)
+    channel = Channel(kernel, connection, peer=peer, opening=opening)
+    return channel, connection
 
 
 def texts(connection):
@@ -174,41 +179,65 @@ def beat_for(channel, start, seconds, step=5.0):
     return now
 
 
+def said(connection):
+    """Number and frames received, of each ping."""
+    return [(number, received) for _, number, _, received in map(parse_ping, connection.pings)]
+
+
+def answer(channel, connection):
+    channel.on_pong(connection.pings[-1])
+
+
+async def test_the_first_ping_says_where_it_begins():
+    kernel = JournalOnly()
+    kernel.say("before")
+    _, connection = attach(kernel)
+    assert said(connection) == [(1, 0)]
+    assert parse_ping(connection.pings[0])[0] == kernel.journal.epoch
+
+
 async def test_pings_carry_the_number_and_only_one_is_in_flight():
     kernel = JournalOnly()
     channel, connection = attach(kernel)
-    now = asyncio.get_running_loop().time()
     kernel.say("1")
-    kernel.say("2")
-    now = beat_for(channel, now, Limits.ws_ping_interval)
-    assert connection.pings == [(2).to_bytes(8, "big")]
-    now = beat_for(channel, now, Limits.ws_ping_interval)
-    assert len(connection.pings) == 1
     channel.on_pong(b"somebody else's")
-    now = beat_for(channel, now, Limits.ws_ping_interval)
+    await asyncio.sleep(2 * PING_GAP)
     assert len(connection.pings) == 1
-    channel.on_pong(connection.pings[0])
-    kernel.say("3")
-    beat_for(channel, now, 5.0)
-    assert connection.pings[1:] == [(3).to_bytes(8, "big")]
+    answer(channel, connection)
+    kernel.say("2")
+    await until(lambda: said(connection) == [(0, 0), (2, 0)])
+    assert channel.session.acked == 0
+    answer(channel, connection)
+    assert channel.session.acked == 2
+    await asyncio.sleep(2 * PING_GAP)
+    assert len(connection.pings) == 2  # there is nothing to acknowledge
+
+
+async def test_what_a_client_sends_is_confirmed():
+    kernel = JournalOnly()
+    channel, connection = attach(kernel)
+    answer(channel, connection)
+    connection.received = 3
+    text = {"channel": "shell", "header": {"msg_id": "a", "msg_type": "x_request"}, "content": {"x": "x" * CONFIRM}}
+    channel.on_message(Opcode.TEXT, json.dumps(text).encode())
+    await until(lambda: said(connection) == [(0, 0), (0, 3)])
 
 
 async def test_the_interval_of_pings_is_the_sites():
-    channel, connection = attach(JournalOnly(limits=Limits(ws_ping_interval=5)))
-    beat_for(channel, asyncio.get_running_loop().time(), 5)
-    assert len(connection.pings) == 1
-    channel, connection = attach(JournalOnly(limits=Limits(ws_ping_interval=60)))
-    now = beat_for(channel, asyncio.get_running_loop().time(), 55)
-    assert connection.pings == []
-    beat_for(channel, now, 120)
-    assert len(connection.pings) == 1
-    assert connection.closed is None  # silence is three pings long
+    for interval in (5, 60):
+        channel, connection = attach(JournalOnly(limits=Limits(ws_ping_interval=interval)))
+        answer(channel, connection)
+        now = beat_for(channel, asyncio.get_running_loop().time(), interval - 5)
+        assert len(connection.pings) == 1
+        now = beat_for(channel, now, 2 * interval - 5)
+        assert len(connection.pings) == 2
+        assert connection.closed is None  # silence is three pings long
 
 
 async def test_without_pings_silence_is_no_reason():
     channel, connection = attach(JournalOnly(limits=Limits(ws_ping_interval=0)))
     beat_for(channel, asyncio.get_running_loop().time(), 3 * SILENCE_LIMIT)
-    assert connection.pings == []
+    assert len(connection.pings) == 1
     assert connection.closed is None
 
 

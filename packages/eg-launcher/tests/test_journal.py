@@ -4,9 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eg_launcher.journal import Journal
+from eg_launcher.journal import Journal, JournalLimits
 from eg_launcher.websocket import Opcode
 from eg_launcher.wire import V1_SUBPROTOCOL
+
+
+def ring(memory):
+    return Journal(JournalLimits(memory=memory, disk=0))
 
 
 def add(journal, msg_type="stream", size=1000, target=None):
@@ -32,7 +36,7 @@ def test_numbers_count_up_and_epochs_differ():
 
 
 def test_bulk_goes_first_and_what_ends_a_cell_stays():
-    journal = Journal(limit=200_000)
+    journal = ring(200_000)
     add(journal, "status", 10)
     for _ in range(1000):
         add(journal)
@@ -49,7 +53,7 @@ def test_bulk_goes_first_and_what_ends_a_cell_stays():
 
 
 def test_what_is_kept_longer_is_bounded_too():
-    journal = Journal(limit=200_000)
+    journal = ring(200_000)
     for _ in range(5000):
         add(journal, "status", 10)
     assert len(walk(journal)) < 500
@@ -57,7 +61,7 @@ def test_what_is_kept_longer_is_bounded_too():
 
 
 def test_a_message_larger_than_the_ring_stays_for_a_while():
-    journal = Journal(limit=100_000)
+    journal = ring(100_000)
     big = add(journal, size=1_000_000)
     add(journal, "status", 10)
     assert walk(journal) == [1, 2]
@@ -69,7 +73,7 @@ def test_a_message_larger_than_the_ring_stays_for_a_while():
 
 @given(st.lists(st.tuples(st.sampled_from(["stream", "status"]), st.integers(0, 3000)), max_size=300), st.data())
 def test_a_reader_and_what_it_is_told_it_lost_make_up_everything(messages, data):
-    journal = Journal(limit=60_000)
+    journal = ring(60_000)
     entries = [add(journal, msg_type, size) for msg_type, size in messages]
     cursor = data.draw(st.integers(1, len(entries) + 1))
     had = sum(entry.size for entry in entries[: cursor - 1])

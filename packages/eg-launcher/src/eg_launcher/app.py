@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -29,6 +30,7 @@ from eg_launcher.relay import make_context
 from eg_launcher.routes import Router
 from eg_launcher.server import Server
 from eg_launcher.spawner import Spawner
+from eg_launcher.spill import Room, spill_folder
 
 TICK = 1.0
 BEAT = 5.0
@@ -53,6 +55,8 @@ class Settings:
     port: int = 0
     lease: float = 0.0
     single: bool = False
+    spill: str | None = None
+    """Where journals spill to; None: the first temporary folder that lies on a disk."""
     kernel_id: str | None = None
     start: StartRequest | None = None
     """Start this kernel at once (stand-alone)."""
@@ -69,6 +73,7 @@ class Launcher:
         single: bool,
         means: Means | None,
         context: zmq.Context[zmq.Socket[bytes]],
+        room: Room | None = None,
     ) -> None:
         """``means`` None: it starts no kernels."""
         self.launcher_id = launcher_id
@@ -78,6 +83,7 @@ class Launcher:
         self.feed = EventFeed(self.kernels, self.status, lease)
         self._means = means
         self._context = context
+        self._room = room or Room(None)
         self._attached: set[str] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -137,7 +143,7 @@ class Launcher:
 
     def attach(self, kernel_id: str, connection_info: dict[str, Any], name: str) -> Kernel:
         kernel = Kernel.attached(
-            kernel_id, connection_info, name=name, context=self._context, changed=self.feed.changed
+            kernel_id, connection_info, name=name, context=self._context, room=self._room, changed=self.feed.changed
         )
         self.kernels[kernel_id] = kernel
         self._attached.add(kernel_id)
@@ -198,7 +204,7 @@ class Launcher:
             raise HttpError(409, "attached", "This launcher serves a running kernel; it starts none.")
         if len(self.kernels) >= (1 if self.single else MAX_KERNELS) or (self.single and self._held):
             raise HttpError(409, "full", "This launcher holds all the kernels it may hold.")
-        kernel = Kernel.spawned(kernel_id, request, means=self._means, changed=self.feed.changed)
+        kernel = Kernel.spawned(kernel_id, request, means=self._means, room=self._room, changed=self.feed.changed)
         self.kernels[kernel_id] = kernel
         task = asyncio.get_running_loop().create_task(self._first_start(kernel))
         self._starting[kernel_id] = task
@@ -227,6 +233,7 @@ class Launcher:
         finally:
             kernel.close_channels(wire.CLOSE_KERNEL_ENDED, why or "The kernel was shut down.")
             del self.kernels[kernel.id]
+            kernel.close()
             self.feed.gone(kernel.id, kernel.describe()["exit"])
             log.info("kernel %s is gone", kernel.id)
 
@@ -242,6 +249,7 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
     linux.become_subreaper()  # should the spawner die, what it has started comes to us, and dies too
     context = make_context()
     folder = PrivateFolder()
+    room = Room(spill_folder([settings.spill] if settings.spill else [tempfile.gettempdir(), "/var/tmp"]))  # noqa: S108
     spawner = None
     try:
         sock, tls = _listen(settings)
@@ -254,6 +262,7 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
                 single=settings.single,
                 means=Means(spawner, context, folder.path) if spawner is not None else None,
                 context=context,
+                room=room,
             )
             await _first_kernel(launcher, settings)
             server = Server(Router(launcher, settings.token), ssl_context=tls)
@@ -271,6 +280,7 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
         if spawner is not None:
             await spawner.close()
         context.destroy(linger=0)
+        room.close()
         folder.remove()
 
 

@@ -118,6 +118,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="end kernels and itself after this long without a gateway; 0 is for ever (default: "
         f"{DEFAULT_LEASE:.0f}, without --credentials 0)",
     )
+    parser.add_argument(
+        "--spill",
+        metavar="FOLDER",
+        help="keep on disk, here, what a kernel has said and memory does not hold (default: the first of TMPDIR and "
+        "/var/tmp that lies on a disk)",
+    )
     parser.add_argument("--single", action="store_true", help="hold one kernel, and end with it")
     parser.add_argument("--kernel-id", type=_kernel_id, metavar="ID", help="the kernel's id (default: a new one)")
     parser.add_argument(
@@ -161,6 +167,7 @@ def _settings(args: argparse.Namespace, command: list[str]) -> tuple[Settings, b
         port=port,
         lease=lease,
         single=args.single,
+        spill=args.spill,
         kernel_id=kernel_id,
         start=_start_request(command) if command else None,
         attach=attach,

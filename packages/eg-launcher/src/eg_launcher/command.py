@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from eg_launcher.journal import JournalLimits, check_journal
 from eg_launcher.limits import Limits, check_limits
 
 MAX_ARGV = 256
@@ -48,6 +49,7 @@ class StartRequest:
     name: str = ""
     ready_timeout: float = 3600.0
     limits: Limits = field(default_factory=Limits)
+    journal: JournalLimits = field(default_factory=JournalLimits)
 
 
 def check_start(body: dict[str, Any]) -> StartRequest:
@@ -67,6 +69,7 @@ def check_start(body: dict[str, Any]) -> StartRequest:
         name=name,
         ready_timeout=_check_timeout(body.get("ready_timeout", 3600.0)),
         limits=check_limits(body.get("limits", {})),
+        journal=check_journal(body.get("journal", {})),
     )
 
 

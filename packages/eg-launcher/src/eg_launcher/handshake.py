@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Mapping
 
 from eg_launcher.http1 import Head, HttpError
 from eg_launcher.websocket import accept_key
@@ -24,7 +25,7 @@ def check_upgrade(head: Head) -> None:
         raise HttpError(400, "bad_upgrade", "Sec-WebSocket-Key must be 16 bytes in base64.")
 
 
-def switching_protocols(head: Head, subprotocol: str | None) -> bytes:
+def switching_protocols(head: Head, subprotocol: str | None, headers: Mapping[str, str]) -> bytes:
     """The answer to a head that ``check_upgrade`` let pass."""
     lines = [
         "HTTP/1.1 101 Switching Protocols",
@@ -34,4 +35,5 @@ def switching_protocols(head: Head, subprotocol: str | None) -> bytes:
     ]
     if subprotocol is not None:
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("ascii")

@@ -26,6 +26,7 @@ from eg_launcher.means import Means
 from eg_launcher.output import OutputRing
 from eg_launcher.relay import CLIENT_CHANNELS
 from eg_launcher.spawner import ExitStatus, Process, SpawnError
+from eg_launcher.spill import Room
 from eg_launcher.wire import CLOSE_KERNEL_ENDED
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Kernel:
         name: str,
         context: zmq.Context[zmq.Socket[bytes]],
         changed: Callable[[Kernel], None],
+        room: Room | None = None,
         start: StartRequest | None = None,
         means: Means | None = None,
         info: dict[str, Any] | None = None,
@@ -68,7 +70,12 @@ class Kernel:
         self.exit: dict[str, Any] | None = None
         self.output = OutputRing()
         self.limits = start.limits if start is not None else Limits()
-        self._talk = Conversation(Gate.of(self.limits))
+        self._talk = Conversation(
+            Gate.of(self.limits),
+            start.journal if start is not None else None,
+            room,
+        )
+        self.opening = self._talk.opening
         self.journal = self._talk.journal
         self.channels = self._talk.channels
         self._context = context
@@ -90,9 +97,19 @@ class Kernel:
         self._active = False  # since the last wake-up
 
     @classmethod
-    def spawned(cls, kernel_id: str, start: StartRequest, *, means: Means, changed: Callable[[Kernel], None]) -> Kernel:
+    def spawned(
+        cls,
+        kernel_id: str,
+        start: StartRequest,
+        *,
+        means: Means,
+        changed: Callable[[Kernel], None],
+        room: Room | None = None,
+    ) -> Kernel:
         """One that ``start`` will start."""
-        return cls(kernel_id, name=start.name, context=means.context, changed=changed, start=start, means=means)
+        return cls(
+            kernel_id, name=start.name, context=means.context, changed=changed, room=room, start=start, means=means
+        )
 
     @classmethod
     def attached(
@@ -103,10 +120,11 @@ class Kernel:
         name: str,
         context: zmq.Context[zmq.Socket[bytes]],
         changed: Callable[[Kernel], None],
+        room: Room | None = None,
     ) -> Kernel:
         """One that runs already. ValueError when the connection info is not usable."""
         info = connection_file.check_connection_info(connection_info)
-        return cls(kernel_id, name=name, context=context, changed=changed, info=info)
+        return cls(kernel_id, name=name, context=context, changed=changed, room=room, info=info)
 
     # -- the calls ------------------------------------------------------------------------------------------
 
@@ -159,6 +177,7 @@ class Kernel:
 
     def close(self) -> None:
         """Let go of it without ending it (an attached kernel goes on)."""
+        self.journal.close()
         self._cancel_expiry()
         if self._life is not None:
             self._life.close()
@@ -172,6 +191,7 @@ class Kernel:
         now = asyncio.get_running_loop().time()
         for channel in tuple(self.channels):
             channel.beat(now)
+        self._talk.beat(now)
 
     # -- what it is -----------------------------------------------------------------------------------------
 
@@ -223,9 +243,9 @@ class Kernel:
 
     # -- clients --------------------------------------------------------------------------------------------
 
-    def on_attached(self, channel: Channel) -> None:
-        """First, the truth: a status, where there is one to tell."""
-        state = self._state_to_tell()
+    def on_attached(self, channel: Channel, *, anew: bool) -> None:
+        """First, the truth: a status, where there is one to tell to somebody who does not only go on."""
+        state = self._state_to_tell() if anew else None
         if state is not None:
             channel.say("iopub", self._talk.status(state))
         self._changed(self)

@@ -10,11 +10,12 @@ import hmac
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping
 
 from eg_launcher import __version__, wire
 from eg_launcher.channels import Channel
 from eg_launcher.command import check_start
+from eg_launcher.conversation import After, NotResumable
 from eg_launcher.handshake import check_upgrade
 from eg_launcher.http1 import Head, HttpError, Response
 from eg_launcher.kernels import KernelError
@@ -28,6 +29,8 @@ DEFAULT_GRACE = 5.0
 MAX_GRACE = 3600.0
 MAX_WHY = 1000
 _KERNEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_LINK = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
+_AFTER = re.compile(r"([0-9a-f]{12})\.([0-9]{1,19})(?:\.([0-9]{1,10}))?\Z")
 _MAX_SESSION_ID = 256
 _MAX_OFFSET = 2**63
 
@@ -123,12 +126,33 @@ async def channels(call: Call) -> Answer:
     session_id = call.query.get("session_id") or None
     if session_id is not None and len(session_id) > _MAX_SESSION_ID:
         raise HttpError(400, "bad_request", f"session_id is longer than {_MAX_SESSION_ID} characters.")
+    link = call.query.get("link") or None
+    if link is not None and not _LINK.match(link):
+        raise HttpError(400, "bad_request", "link must be made of at most 64 letters, digits and '-'.")
+    try:
+        opening = kernel.opening(session_id=session_id, link=link, after=_after(call.query))
+    except NotResumable as error:
+        raise HttpError(409, "not_resumable", str(error)) from None
     offered = call.head.lists("sec-websocket-protocol")
     return Upgrade(
-        lambda websocket: Channel(kernel, websocket, session_id=session_id, peer=peer),
+        lambda websocket: Channel(kernel, websocket, peer=peer, opening=opening),
         subprotocol=wire.V1_SUBPROTOCOL if wire.V1_SUBPROTOCOL in offered else None,
         max_message=wire.MAX_MESSAGE,
+        headers={wire.RECEIVED_HEADER: str(opening.left.received if opening.left is not None else 0)},
     )
+
+
+def _after(query: Mapping[str, str]) -> After | None:
+    """``after=EPOCH.NUMBER[.SERIAL]&skip=FRAMES``."""
+    said = query.get("after", "")
+    if not said:
+        return None
+    found = _AFTER.match(said)
+    skip = query.get("skip", "0")
+    if found is None or not re.match(r"[0-9]{1,12}\Z", skip):
+        raise HttpError(400, "bad_request", "after must be EPOCH.NUMBER or EPOCH.NUMBER.SERIAL, and skip a number.")
+    epoch, number, serial = found.groups()
+    return After(epoch, int(number), int(serial or 0), int(skip))
 
 
 ROUTES = (

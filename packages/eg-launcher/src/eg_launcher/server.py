@@ -13,8 +13,8 @@ import functools
 import logging
 import socket
 import ssl
-from dataclasses import dataclass
-from typing import Callable, Protocol, Union
+from dataclasses import dataclass, field
+from typing import Callable, Mapping, Protocol, Union
 
 from eg_launcher import wire
 from eg_launcher.handshake import switching_protocols
@@ -38,6 +38,7 @@ class Upgrade:
     open: Callable[[WebSocket], Receiver]
     subprotocol: str | None = None
     max_message: int = _MAX_EVENT_MESSAGE
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Answer = Union[Response, Upgrade]
@@ -370,7 +371,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _upgrade(self, head: Head, upgrade: Upgrade) -> None:
         assert self._transport is not None
-        self._transport.write(switching_protocols(head, upgrade.subprotocol))
+        self._transport.write(switching_protocols(head, upgrade.subprotocol, upgrade.headers))
         self._deadline = None
         self._websocket = websocket = WebSocket(
             self._transport,

@@ -88,6 +88,10 @@ class WebSocket:
     # -- for the receiver -----------------------------------------------------------------------------------
 
     @property
+    def received(self) -> int:
+        return self._reader.received
+
+    @property
     def paused(self) -> bool:
         return self._blocked or self._queued >= QUEUE_HIGH
 
@@ -108,6 +112,10 @@ class WebSocket:
         self.deadline = self._loop.time() + CLOSE_TIMEOUT
         self._transport.resume_reading()
         self._loop.call_soon(self._leave)
+
+    def abort(self) -> None:
+        self._closing = self._peer_closed = True
+        self._transport.abort()
 
     def pause_reading(self) -> None:
         if not self._closing:

@@ -183,12 +183,15 @@ class MessageReader:
         self._opcode = Opcode.CONTINUATION
         self._parts: list[bytes] = []
         self._size = 0
+        self.received = 0
+        """Data frames of the messages handed out."""
 
     def feed(self, data: bytes) -> list[tuple[Opcode, bytes]]:
         messages: list[tuple[Opcode, bytes]] = []
         for frame in self._frames.feed(data):
             if frame.opcode >= Opcode.CLOSE or (frame.fin and frame.opcode is not Opcode.CONTINUATION):
                 messages.append((frame.opcode, frame.payload))
+                self.received += frame.opcode < Opcode.CLOSE
                 continue
             if frame.opcode is not Opcode.CONTINUATION:
                 self._opcode = frame.opcode
@@ -198,5 +201,6 @@ class MessageReader:
                 raise ProtocolError(f"a message of more than {self._max} bytes or too many fragments", CLOSE_TOO_BIG)
             if frame.fin:
                 messages.append((self._opcode, b"".join(self._parts)))
+                self.received += len(self._parts)
                 self._parts, self._size = [], 0
         return messages

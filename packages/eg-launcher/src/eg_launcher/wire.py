@@ -1,5 +1,9 @@
 """The one wire's constants, shared by launcher and gateway. Contract: ``docs/developers/launcher-protocol.md``."""
 
+from __future__ import annotations
+
+import struct
+
 PROTOCOL = 1
 """The version this code speaks as its own. A gateway also speaks the one before."""
 
@@ -30,3 +34,22 @@ MAX_BODY = 8 * 1024 * 1024
 MAX_MESSAGE = 256 * 1024 * 1024
 GWCLIENT_MAX_MESSAGE = 10 * 1024 * 1024
 """jupyter_server's gateway client closes its socket at a frame of this size."""
+
+RECEIVED_HEADER = "EG-Received"
+"""In the 101 of a link that goes on: data frames of the client that have arrived."""
+
+_PING = struct.Struct("!6sQIQ")
+
+
+def ping_payload(epoch: str, number: int, serial: int, received: int) -> bytes:
+    """What a ping on channels says: the last entry sent before it, which ping of its socket it is (0: what was sent
+    before it is in no order that a number could stand for), and how many data frames have come from the client."""
+    return _PING.pack(bytes.fromhex(epoch), number, serial, received)
+
+
+def parse_ping(payload: bytes) -> tuple[str, int, int, int] | None:
+    """The same, read; None when it is not a launcher's."""
+    if len(payload) != _PING.size:
+        return None
+    epoch, number, serial, received = _PING.unpack(payload)
+    return epoch.hex(), number, serial, received
