@@ -1,4 +1,4 @@
-"""A page on a kernel that is not there: cells with outputs, a socket that can be cut, and a clock that can be moved on."""
+"""A page on a kernel that is not there: cells with outputs, a socket that can be cut, a clock that can be moved on."""
 
 import json
 import time

@@ -52,6 +52,9 @@ class StubKernel:
     def describe(self):
         return {"id": self.id, "exit": None}
 
+    def close(self):
+        pass
+
     def close_channels(self, code, reason):
         self.closed.append(code)
 

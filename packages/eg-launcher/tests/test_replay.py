@@ -1,4 +1,4 @@
-"""What a session that comes back is sent, by peer: on a page that shows it as JupyterLab would, over cuts of all kinds."""
+"""What a session that comes back is sent, on a page that shows it as JupyterLab would, over all kinds of cuts."""
 
 import asyncio
 import json
@@ -207,7 +207,6 @@ async def test_a_link_counts_what_has_come_from_the_client(kernel):
     page.read()
     for _ in range(3):
         page.asks()
-    epoch, number, serial, _ = page.ping
     opening = kernel.opening(session_id="page", link=page.channel.link, after=None)
     assert opening.left is None  # nothing goes on
     page.relink()
@@ -322,7 +321,7 @@ async def test_what_breaks_its_receiver_three_times_is_left_out(kernel, peer):
             page.connect()
     shown = cell_of(page, request)
     assert cuts == 3
-    assert [text for text in shown if "left out" in text] and "broke" in "".join(shown)
+    assert [text for text in shown if "left out" in text and "broke" in text]
     told = [text for text in shown if "left out" not in text]
     assert (set(told) if peer == PEER_STRONG else told) == (set if peer == PEER_STRONG else list)(wanted(*"abcd"))
 
@@ -351,7 +350,7 @@ def test_every_line_once_and_in_order_whatever_happens(peer, steps):
         asyncio.run(live_through(peer, steps, Clock(monkeypatch)))
 
 
-async def live_through(peer, steps, clock):
+async def live_through(peer, steps, clock):  # noqa: PLR0912 - one for each step
     kernel = SilentKernel()
     page = Page(kernel, peer)
     page.read()

@@ -204,7 +204,7 @@ class Launcher:
             raise HttpError(409, "attached", "This launcher serves a running kernel; it starts none.")
         if len(self.kernels) >= (1 if self.single else MAX_KERNELS) or (self.single and self._held):
             raise HttpError(409, "full", "This launcher holds all the kernels it may hold.")
-        kernel = Kernel.spawned(kernel_id, request, means=self._means, room=self._room, changed=self.feed.changed)
+        kernel = Kernel.spawned(kernel_id, request, means=self._means, changed=self.feed.changed)
         self.kernels[kernel_id] = kernel
         task = asyncio.get_running_loop().create_task(self._first_start(kernel))
         self._starting[kernel_id] = task

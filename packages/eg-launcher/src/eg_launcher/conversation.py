@@ -17,6 +17,7 @@ from eg_launcher.frames import ClientMessage
 from eg_launcher.journal import Entry, Journal, JournalLimits
 from eg_launcher.limits import Gate
 from eg_launcher.outbox import Outbox
+from eg_launcher.outputs import outputs_of
 from eg_launcher.relay import CLIENT_CHANNELS
 from eg_launcher.sessions import Left, Session, Sessions
 from eg_launcher.signing import make_message
@@ -114,6 +115,16 @@ class Conversation:
         if cursor is None:
             cursor = walk(journal, number, after.skip, wanted, deque())
         return Opening(session, known, link, cursor or number + 1)
+
+    def outputs(self, *, parent: str | None, cell: str | None) -> dict[str, Any] | None:
+        """What a request has put out so far; None when it is not known any more."""
+        asked = self.sessions.find(parent=parent, cell=cell)
+        if asked is None:
+            return None
+        begin = max(asked.first, self.journal.first)
+        told = outputs_of(self.journal.entries(begin, asked.last + 1) if asked.first else (), asked.msg_id)
+        told["truncated"] = told["truncated"] or 0 < asked.first < begin
+        return {"parent": asked.msg_id, **told}
 
     def beat(self, now: float) -> None:
         self.journal.expire(now)

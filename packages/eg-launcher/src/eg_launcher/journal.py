@@ -26,6 +26,8 @@ MAX_AGE = 7 * 86400.0
 MAX_BYTES = 1 << 50
 MAX_SECONDS = 10 * 365 * 86400
 BLOCK = 256 * 1024
+UNWRITTEN = 16 * 1024 * 1024
+"""Bytes that may wait for the disk, at least."""
 _OVERHEAD = 700  # bytes an entry costs beside its parts
 _BULK = frozenset({"stream", "display_data", "update_display_data", "execute_result", "comm_msg", "comm_open"})
 _KEPT_LARGEST = 16 * 1024
@@ -251,7 +253,7 @@ class Journal:
             return
         while self.bytes > limit and self.shrink():
             pass
-        while self._spill.waiting > limit and self._spill.blocks:  # the disk is slower than the kernel
+        while self._spill.waiting > max(limit, UNWRITTEN) and self._spill.blocks:  # the disk is slower than the kernel
             self._spill.drop()
 
     def _evict(self) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 import uuid
+from pathlib import Path
 from signal import SIGINT
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -36,6 +37,8 @@ RESTART_GRACE = 2.0
 _SHUT_DOWN = "The kernel was shut down."
 _PORT_RACE = "Address already in use"
 
+Changed = Callable[["Kernel"], None]
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +60,7 @@ class Kernel:
         *,
         name: str,
         context: zmq.Context[zmq.Socket[bytes]],
-        changed: Callable[[Kernel], None],
+        changed: Changed,
         room: Room | None = None,
         start: StartRequest | None = None,
         means: Means | None = None,
@@ -70,12 +73,10 @@ class Kernel:
         self.exit: dict[str, Any] | None = None
         self.output = OutputRing()
         self.limits = start.limits if start is not None else Limits()
-        self._talk = Conversation(
-            Gate.of(self.limits),
-            start.journal if start is not None else None,
-            room,
-        )
+        room = means.room if means is not None else room
+        self._talk = Conversation(Gate.of(self.limits), start.journal if start is not None else None, room)
         self.opening = self._talk.opening
+        self.outputs = self._talk.outputs
         self.journal = self._talk.journal
         self.channels = self._talk.channels
         self._context = context
@@ -97,19 +98,9 @@ class Kernel:
         self._active = False  # since the last wake-up
 
     @classmethod
-    def spawned(
-        cls,
-        kernel_id: str,
-        start: StartRequest,
-        *,
-        means: Means,
-        changed: Callable[[Kernel], None],
-        room: Room | None = None,
-    ) -> Kernel:
+    def spawned(cls, kernel_id: str, start: StartRequest, *, means: Means, changed: Changed) -> Kernel:
         """One that ``start`` will start."""
-        return cls(
-            kernel_id, name=start.name, context=means.context, changed=changed, room=room, start=start, means=means
-        )
+        return cls(kernel_id, name=start.name, context=means.context, changed=changed, start=start, means=means)
 
     @classmethod
     def attached(
@@ -231,15 +222,9 @@ class Kernel:
         """Seconds since it was started first; of one that is attached nobody here knows it."""
         return time.monotonic() - self._born if self._start is not None else None
 
-    @property
-    def essence(self) -> tuple[object, ...]:
-        return portrait.essence(self)
-
-    def describe(self) -> dict[str, Any]:
-        return portrait.describe(self)
-
-    def model(self) -> dict[str, Any]:
-        return portrait.model(self)
+    essence = property(portrait.essence)
+    describe = portrait.describe
+    model = portrait.model
 
     # -- clients --------------------------------------------------------------------------------------------
 
@@ -272,9 +257,7 @@ class Kernel:
         if self._start is None:
             assert self._info is not None
             self.incarnation = 1
-            self._life = Incarnation(
-                self._info, context=self._context, listener=self, identity=self._identity, output=self.output
-            )
+            self._life = self._incarnation(self._info)
             self._life.connect()
             return
         self.incarnation += 1
@@ -288,15 +271,12 @@ class Kernel:
         assert self._means is not None
         recipe = self._means.recipe(self.id, self._start)
         self._burial = None
-        self._life = life = Incarnation(
-            recipe.info,
-            context=self._context,
-            listener=self,
-            identity=self._identity,
-            output=self.output,
-            file=recipe.file,
-        )
+        self._life = life = self._incarnation(recipe.info, recipe.file)
         await life.spawn(self._means.spawner, recipe)
+
+    def _incarnation(self, info: dict[str, Any], file: Path | None = None) -> Incarnation:
+        ours, known = self._context, self._identity
+        return Incarnation(info, context=ours, listener=self, identity=known, output=self.output, file=file)
 
     async def _end_life(self, why: str, grace: float) -> None:
         """End the process, if there is one, and wait until it is buried."""

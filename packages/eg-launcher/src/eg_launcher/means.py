@@ -13,6 +13,7 @@ import zmq
 from eg_launcher import command, connection_file
 from eg_launcher.death import OutOfMemory
 from eg_launcher.spawner import Spawner
+from eg_launcher.spill import Room
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Means:
     spawner: Spawner
     context: zmq.Context[zmq.Socket[bytes]]
     folder: Path
+    room: Room | None = None  # the journals'
     out_of_memory: OutOfMemory = field(default_factory=OutOfMemory)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 

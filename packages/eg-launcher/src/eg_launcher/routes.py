@@ -30,7 +30,6 @@ MAX_GRACE = 3600.0
 MAX_WHY = 1000
 _KERNEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LINK = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
-_AFTER = re.compile(r"([0-9a-f]{12})\.([0-9]{1,19})(?:\.([0-9]{1,10}))?\Z")
 _MAX_SESSION_ID = 256
 _MAX_OFFSET = 2**63
 
@@ -114,6 +113,16 @@ async def read_log(call: Call) -> Answer:
     return Response.of_json(call.launcher.kernel(call.kernel_id).output.read(int(after)))
 
 
+async def outputs(call: Call) -> Answer:
+    parent, cell = call.query.get("parent"), call.query.get("cell")
+    if bool(parent) is bool(cell):
+        raise HttpError(400, "bad_request", "Name a request by 'parent', its msg_id, or a notebook's cell by 'cell'.")
+    told = call.launcher.kernel(call.kernel_id).outputs(parent=parent, cell=cell)
+    if told is None:
+        raise HttpError(404, "no_such_request", "Nothing is known of such a request; it may be too long ago.")
+    return Response.of_json(told)
+
+
 async def events(call: Call) -> Answer:
     return Upgrade(call.launcher.feed.subscribe)
 
@@ -147,9 +156,9 @@ def _after(query: Mapping[str, str]) -> After | None:
     said = query.get("after", "")
     if not said:
         return None
-    found = _AFTER.match(said)
+    found = wire.AFTER.match(said)
     skip = query.get("skip", "0")
-    if found is None or not re.match(r"[0-9]{1,12}\Z", skip):
+    if found is None or not wire.SKIP.match(skip):
         raise HttpError(400, "bad_request", "after must be EPOCH.NUMBER or EPOCH.NUMBER.SERIAL, and skip a number.")
     epoch, number, serial = found.groups()
     return After(epoch, int(number), int(serial or 0), int(skip))
@@ -166,6 +175,7 @@ ROUTES = (
     Route("POST", ("kernels", "*", "restart"), restart),
     Route("POST", ("kernels", "*", "shutdown"), shutdown),
     Route("GET", ("kernels", "*", "log"), read_log),
+    Route("GET", ("kernels", "*", "outputs"), outputs),
     Route("GET", ("kernels", "*", "channels"), channels, websocket=True),
 )
 

@@ -2,8 +2,8 @@
 
 A *session* is a client's ``session_id``, whatever sockets it comes on; a socket without one is a session of its own,
 which has no past. Numbers are the journal's. What a pong proves depends on the peer: of a *strong* one, that the
-process that uses the messages had them (``acked``); of a *weak* one, only that they got near. But a weak one that speaks
-is alive: what it had acknowledged ``DOUBT`` seconds before its last own message is ``safe``.
+process that uses the messages had them (``acked``); of a *weak* one, only that they got near. But a weak one that
+speaks is alive: what it had acknowledged ``DOUBT`` seconds before its last own message is ``safe``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 PROTOCOL = 1
@@ -37,6 +38,11 @@ GWCLIENT_MAX_MESSAGE = 10 * 1024 * 1024
 
 RECEIVED_HEADER = "EG-Received"
 """In the 101 of a link that goes on: data frames of the client that have arrived."""
+
+AFTER = re.compile(r"([0-9a-f]{12})\.([0-9]{1,19})(?:\.([0-9]{1,10}))?\Z")
+"""What an exact peer says it has had: ``after=EPOCH.NUMBER[.SERIAL]``, as a ping told it."""
+SKIP = re.compile(r"[0-9]{1,12}\Z")
+"""``skip=``: data frames that it has had behind that ping."""
 
 _PING = struct.Struct("!6sQIQ")
 

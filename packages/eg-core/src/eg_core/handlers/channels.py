@@ -12,9 +12,10 @@ import base64
 import binascii
 import logging
 import socket
+import uuid
 from typing import TYPE_CHECKING, Any
 
-from eg_core.errors import GatewayError, KernelGone
+from eg_core.errors import GatewayError, InvalidRequest, KernelGone
 from eg_core.handlers import hold
 from eg_core.handlers.base import GatewayHandler
 from eg_core.handlers.hold import Hold
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from eg_core.kernels.kernel import Kernel
 
+MAX_SESSION_ID = 256
 RETRY_FIRST = 0.1
 RETRY_MOST = 5.0
 VERDICT_EVERY = 0.25
@@ -48,20 +50,26 @@ class ChannelsHandler(GatewayHandler):
             return
         offered = _offered(headers)
         subprotocol = wire.V1_SUBPROTOCOL if wire.V1_SUBPROTOCOL in offered else None
-        client = ClientSocket(
-            switchboard(self.settings),
-            kernel,
-            session_id=self.get_query_argument("session_id", None) or None,
-            peer=peer_class(headers, offered, says_after=bool(self.get_query_argument("after", ""))),
-            subprotocol=subprotocol,
-            log=self.log,
-        )
+        query = self._query(peer_class(headers, offered, says_after=bool(self.get_query_argument("after", ""))))
+        client = ClientSocket(switchboard(self.settings), kernel, query=query, subprotocol=subprotocol, log=self.log)
         answer = _answer(headers["Sec-WebSocket-Key"], subprotocol)
         self.set_status(101)
         self.application.log_request(self)  # finish(), which does it for the others, never runs
         taken = take_socket(self.detach())
         if taken is not None:
             client.start(*taken, answer)
+
+    def _query(self, peer: str) -> dict[str, str]:
+        """What the launcher is told of this client. Raises InvalidRequest."""
+        query = {"peer": peer, "link": uuid.uuid4().hex}
+        query |= {name: said for name in ("session_id", "after", "skip") if (said := self.get_query_argument(name, ""))}
+        if len(query.get("session_id", "")) > MAX_SESSION_ID:
+            raise InvalidRequest(f"session_id must have at most {MAX_SESSION_ID} characters.")
+        if "after" in query and not wire.AFTER.match(query["after"]):
+            raise InvalidRequest("after must be EPOCH.NUMBER or EPOCH.NUMBER.SERIAL, as a ping of this kernel told it.")
+        if "skip" in query and not wire.SKIP.match(query["skip"]):
+            raise InvalidRequest("skip must be a number of frames, of at most 12 digits.")
+        return query
 
     def _is_upgrade(self, headers: HTTPHeaders) -> bool:
         """Whether the request is a WebSocket's; if not, it has been refused in words."""
@@ -127,7 +135,7 @@ def _answer(key: str, subprotocol: str | None) -> bytes:
 class ClientSocket:
     """One client's channels; the registry knows it as ``kernel.sockets``."""
 
-    __slots__ = ("__weakref__", "_board", "_hold", "_kernel", "_linking", "_log", "_peer", "_session_id",
+    __slots__ = ("__weakref__", "_board", "_hold", "_kernel", "_linking", "_log", "_query",
                  "_splice", "_subprotocol", "_waited")  # fmt: skip
 
     def __init__(
@@ -135,15 +143,13 @@ class ClientSocket:
         board: Switchboard,
         kernel: Kernel,
         *,
-        session_id: str | None,
-        peer: str,
+        query: dict[str, str],
         subprotocol: str | None,
         log: logging.Logger,
     ) -> None:
         self._board = board
         self._kernel = kernel
-        self._session_id = session_id
-        self._peer = peer
+        self._query = query
         self._subprotocol = subprotocol
         self._log = log
         self._hold: Hold | None = None
@@ -219,9 +225,7 @@ class ClientSocket:
             if self._kernel.state in _OVER:
                 return None
             try:
-                return await self._kernel.open_channels(
-                    session_id=self._session_id, peer=self._peer, subprotocol=self._subprotocol
-                )
+                return await self._kernel.open_channels(query=self._query, subprotocol=self._subprotocol)
             except (GatewayError, OSError) as error:
                 self._log.info("channels of kernel %s, again in %.1f s: %s", self._kernel.id, delay, error)
             await asyncio.sleep(delay)

@@ -102,13 +102,11 @@ class Kernel:
         while self.state in PENDING:
             await self._changed.wait()
 
-    async def open_channels(
-        self, *, session_id: str | None, peer: str, subprotocol: str | None
-    ) -> tuple[socket.socket, bytes]:
+    async def open_channels(self, *, query: Mapping[str, str], subprotocol: str | None) -> tuple[socket.socket, bytes]:
         """A stream to the launcher on which the WebSocket handshake is done, and what was read beyond it."""
         if self.link is None:
             raise BackendUnavailable(f"The launcher of kernel {self.id} is not connected; trying again.")
-        return await self.link.client.open_channels(self.id, session_id=session_id, peer=peer, subprotocol=subprotocol)
+        return await self.link.client.open_channels(self.id, query=query, subprotocol=subprotocol)
 
     def event(self, name: str) -> KernelEvent:
         record = self.record

@@ -125,10 +125,12 @@ class LauncherClient:
             stream.close()
 
     async def open_channels(
-        self, kernel_id: str, *, session_id: str | None, peer: str, subprotocol: str | None
+        self, kernel_id: str, *, query: Mapping[str, str], subprotocol: str | None
     ) -> tuple[socket.socket, bytes]:
-        """The launcher's side of a kernel's channels, handshake done, and what was read beyond it."""
-        query = {"peer": peer} if session_id is None else {"session_id": session_id, "peer": peer}
+        """The launcher's side of a kernel's channels, handshake done, and what was read beyond it.
+
+        ``query``: the protocol's ``session_id``, ``peer``, ``link``, ``after`` and ``skip``.
+        """
         stream = await self._upgrade(f"{_path(kernel_id, 'channels')}?{urlencode(query)}", subprotocol)
         return stream.take()
 
