@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -86,7 +87,7 @@ async def test_connection_header_of_firefox_and_same_origin():
         ({"Origin": "http://HOST", "User-Agent": "Tornado/6"}, "", "weak", None),
         ({"Sec-WebSocket-Protocol": f"other, {V1_SUBPROTOCOL}"}, "", "strong", V1_SUBPROTOCOL),
         ({"Sec-WebSocket-Protocol": "other"}, "", "strong", None),
-        ({}, f"{CHANNELS}?after=ab.7", "exact", None),
+        ({}, f"{CHANNELS}?after=0123456789ab.7", "exact", None),
     ],
 )
 async def test_peer_and_subprotocol(headers, path, peer, subprotocol):
@@ -96,9 +97,29 @@ async def test_peer_and_subprotocol(headers, path, peer, subprotocol):
         assert client.status == 101
         assert client.headers.get("Sec-WebSocket-Protocol") == subprotocol
         (about,) = await until(lambda: gateway.kernel.opened)
-        assert (about["peer"], about["subprotocol"]) == (peer, subprotocol)
+        assert (about["query"]["peer"], about["subprotocol"]) == (peer, subprotocol)
         channels = await until(lambda: launcher.channels)
         assert channels[0].headers.get("sec-websocket-protocol") == subprotocol
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    "query", ["after=ab.7", "after=0123456789ab", "after=0123456789ab.1&skip=x", "session_id=" + "s" * 300]
+)
+async def test_what_an_exact_peer_says_is_checked(query):
+    async with running() as (gateway, _):
+        client = await RawClient.connect(gateway, path=f"{CHANNELS}?{query}")
+        assert client.status == 400
+        assert gateway.kernel.opened == []
+
+
+async def test_an_exact_peer_and_its_session_are_told_to_the_launcher():
+    async with running() as (gateway, launcher):
+        client = await RawClient.connect(gateway, path=f"{CHANNELS}?session_id=s&after=0123456789ab.7.3&skip=2")
+        channels = await until(lambda: launcher.channels)
+        query = dict(parse_qsl(channels[0].path.partition("?")[2]))
+        assert len(query.pop("link")) == 32
+        assert query == {"peer": "exact", "session_id": "s", "after": "0123456789ab.7.3", "skip": "2"}
         await client.close()
 
 

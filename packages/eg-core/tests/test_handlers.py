@@ -185,3 +185,12 @@ async def test_what_is_nowhere_is_404_in_json(web):
     assert (await web("GET", f"/api/kernels/{uuid.uuid4()}"))[0] == 404
     assert (await web("POST", f"/api/kernels/{uuid.uuid4()}/restart", {}))[0] == 404
     assert (await web("PATCH", "/api/kernels", {}))[0] == 405
+
+
+async def test_outputs_of_a_request_want_one_name(web):
+    for query in ("", "?parent=a&cell=b", "?parent=" + "x" * 300):
+        status, _, body = await web("GET", f"/api/kernels/{uuid.uuid4()}/outputs{query}")
+        assert status == 400
+        assert "parent" in body["message"]
+    status, _, _ = await web("GET", f"/api/kernels/{uuid.uuid4()}/outputs?parent=a")
+    assert status == 404

@@ -151,7 +151,7 @@ async def test_an_idle_kernel_is_ended_and_says_why(culled, monkeypatch):
 async def test_a_cell_that_runs_too_long(culled):
     registry, culler = culled(busy_timeout=0.5)
     kernel = await ready(registry, new())
-    sock, _ = await kernel.open_channels(session_id=None, peer="weak", subprotocol=None)
+    sock, _, _ = await kernel.open_channels(query={"peer": "weak"}, subprotocol=None)
     sock.close()
     assert kernel.description["busy_age"] is None
     await culler.look()

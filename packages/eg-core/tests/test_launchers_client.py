@@ -69,7 +69,7 @@ async def test_its_errors_in_its_words():
             await client.start("k", {})
         launcher.answers["channels"] = json_answer(404, {"reason": "unknown", "message": "No kernel k."})
         with pytest.raises(LauncherError, match=r"No kernel k\.") as caught:
-            await client.open_channels("k", session_id=None, peer="weak", subprotocol=None)
+            await client.open_channels("k", query={"peer": "weak"}, subprotocol=None)
         assert caught.value.status == 404
 
 
@@ -131,7 +131,7 @@ async def test_deadlines_and_cancellation(where):
 
     async def call():
         if where == "handshake":
-            await client.open_channels("k", session_id=None, peer="weak", subprotocol=None)
+            await client.open_channels("k", query={"peer": "weak"}, subprotocol=None)
         await client.status()
 
     with listener:
@@ -178,7 +178,7 @@ async def test_an_older_launcher_is_spoken_to_in_its_protocol():
         with pytest.raises(LauncherError, match=r"\[0\]"):
             await client.log("k")  # it still does not like it the second time
         assert [r[2]["eg-protocol"] for r in launcher.requests] == ["1", "0"]
-        sock, _ = await client.open_channels("k", session_id="s", peer="weak", subprotocol=None)
+        sock, _, _ = await client.open_channels("k", query={"session_id": "s", "peer": "weak"}, subprotocol=None)
         sock.close()
         assert launcher.requests[-1][2]["eg-protocol"] == "0"
 
@@ -200,7 +200,9 @@ async def test_a_launcher_of_another_age_is_refused_in_words():
 async def test_open_channels_keeps_what_came_with_the_answer():
     async with talking() as (client, launcher):
         launcher.greeting = frame(Opcode.TEXT, b"status")
-        sock, ahead = await client.open_channels("k", session_id="a b&c", peer="gwclient", subprotocol=None)
+        sock, ahead, _ = await client.open_channels(
+            "k", query={"session_id": "a b&c", "peer": "gwclient"}, subprotocol=None
+        )
         received = ahead or await asyncio.get_running_loop().sock_recv(sock, 100)
         assert received == launcher.greeting
         assert launcher.requests[0][1] == "/kernels/k/channels?session_id=a+b%26c&peer=gwclient"
@@ -219,7 +221,7 @@ async def test_a_wrong_handshake(what, monkeypatch):
             only_key = lambda headers: real({"sec-websocket-key": headers["sec-websocket-key"]})  # noqa: E731
             monkeypatch.setattr(splice_support, "handshake", only_key)
         with pytest.raises(LauncherError, match="not the launcher protocol"):
-            await client.open_channels("k", session_id=None, peer="weak", subprotocol=wire.V1_SUBPROTOCOL)
+            await client.open_channels("k", query={"peer": "weak"}, subprotocol=wire.V1_SUBPROTOCOL)
 
 
 STATUS = b'{"type": "status", "protocol": 1}'

@@ -191,7 +191,8 @@ async def test_client_tornado():
         assert await ws.read_message() == "hello"
         ws.close(1000)
         assert await ws.read_message() is None
-        assert gateway.kernel.opened == [{"session_id": "x", "peer": "gwclient", "subprotocol": None}]
+        (opened,) = gateway.kernel.opened
+        assert (opened["query"]["session_id"], opened["query"]["peer"]) == ("x", "gwclient")
 
 
 async def test_client_websocket_client():

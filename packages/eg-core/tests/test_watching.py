@@ -114,11 +114,15 @@ def test_every_line_is_json_and_says_what_it_is_about(make_gateway):  # noqa: F8
     )
     assert (status, headers["X-Request-ID"]) == (201, "from-the-proxy-1")
     kernel_id = json.loads(text)["id"]
-    launch = [line for line in lines(gateway) if line["request_id"] == "from-the-proxy-1"]
+
+    def of_request():
+        return [line for line in lines(gateway) if line["request_id"] == "from-the-proxy-1"]
+
+    [request] = until(lambda: [line for line in of_request() if "http" in line], "the line of the request")
+    launch = of_request()
     assert {line["kernel_id"] for line in launch} == {kernel_id}
     assert {line["user"] for line in launch} >= {"ann"}
     assert any("launched" in line["message"] for line in launch)
-    [request] = [line for line in launch if "http" in line]
     assert request["http"] | {"ms": 0} == {
         "method": "POST", "path": "/api/kernels", "status": 201, "ms": 0, "remote_ip": "127.0.0.1",
     }  # fmt: skip

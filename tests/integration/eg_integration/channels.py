@@ -73,11 +73,12 @@ class Channels:
         subprotocol: str | None = None,
         timeout: float = 20.0,
         sockopt: Sequence[tuple[int, int, int]] = (),
+        query: str = "",
     ) -> None:
         self.session = session or uuid.uuid4().hex
         header = [f"Authorization: token {token}"] if token else []
         self.socket = websocket.create_connection(
-            f"{url}?session_id={self.session}",
+            f"{url}?session_id={self.session}{query}",
             timeout=timeout,
             header=header,
             subprotocols=[subprotocol] if subprotocol else None,
@@ -151,7 +152,7 @@ class Channels:
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             code = struct.unpack("!H", payload[:2])[0] if len(payload) >= 2 else 1005
             raise Closed(code, payload[2:].decode(errors="replace"))
-        message = self._unpack(opcode, payload)
+        message = self.unpack(opcode, payload)
         self.seen.append(message)
         return message
 
@@ -195,7 +196,7 @@ class Channels:
             return closed
         raise AssertionError(f"the socket was not closed within {timeout:g} s")
 
-    def _unpack(self, opcode: int, payload: bytes) -> Message:
+    def unpack(self, opcode: int, payload: bytes) -> Message:
         if self.subprotocol == V1:
             count = int.from_bytes(payload[:8], "little")
             offsets = struct.unpack(f"<{count}Q", payload[8 : 8 * (count + 1)])

@@ -43,6 +43,7 @@ from eg_core.metrics import KernelCount, Metrics, Watched
 from eg_core.options.access import AccessOptions
 from eg_core.options.configured import ConfiguredApp
 from eg_core.options.culling import CullingOptions, LimitOptions
+from eg_core.options.journal import JournalOptions
 from eg_core.options.kernels import KernelOptions
 from eg_core.options.reload import Reloader
 from eg_core.options.watching import WatchingOptions
@@ -60,7 +61,14 @@ CONFIRM_WITHIN = 5.0
 
 
 class EnterpriseGatewayApp(
-    WebOptions, AccessOptions, KernelOptions, CullingOptions, LimitOptions, WatchingOptions, ConfiguredApp
+    WebOptions,
+    AccessOptions,
+    KernelOptions,
+    CullingOptions,
+    LimitOptions,
+    JournalOptions,
+    WatchingOptions,
+    ConfiguredApp,
 ):
     """Starts Jupyter kernels through backend plugins and carries their channels to Jupyter clients."""
 
@@ -204,6 +212,7 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             culling=self.cull_policy(),
             cull_interval=self.cull_interval,
             limits=self.limits(),
+            journal=self.journal(),
         )
 
     def _application(

@@ -75,5 +75,11 @@ class KernelStarting(GatewayError):
     reason = "starting"
 
 
+class NoSuchRequest(GatewayError):
+    """Nothing is kept of what a client once asked a kernel."""
+
+    reason = "no_such_request"
+
+
 class KernelGone(GatewayError):
     reason = "gone"

@@ -11,7 +11,7 @@ from typing import Any, Iterable
 from eg_launcher.executions import parse_object
 from eg_launcher.journal import Entry
 
-MOST = 64 * 1024 * 1024
+MOST = 8 * 1024 * 1024
 """Bytes of messages that are gone through; what follows is left out, and that is said."""
 _SHOWN = frozenset({"stream", "display_data", "update_display_data", "execute_result", "error", "clear_output"})
 

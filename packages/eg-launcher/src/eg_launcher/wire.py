@@ -32,6 +32,7 @@ CLOSE_SILENT = 4004
 # Bounds on what is read from the network, in bytes.
 MAX_HEAD = 64 * 1024
 MAX_BODY = 8 * 1024 * 1024
+MAX_OUTPUTS = 64 * 1024 * 1024
 MAX_MESSAGE = 256 * 1024 * 1024
 GWCLIENT_MAX_MESSAGE = 10 * 1024 * 1024
 """jupyter_server's gateway client closes its socket at a frame of this size."""

@@ -31,6 +31,7 @@ STATUSES: tuple[tuple[type[errors.GatewayError], HTTPStatus], ...] = (
     (errors.KernelStarting, HTTPStatus.CONFLICT),
     (DuplicateKernel, HTTPStatus.CONFLICT),
     (errors.KernelGone, HTTPStatus.NOT_FOUND),
+    (errors.NoSuchRequest, HTTPStatus.NOT_FOUND),
     (errors.GatewayError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 

@@ -22,6 +22,7 @@ from eg_core.handlers.hold import Hold
 from eg_core.handlers.leg import Switchboard
 from eg_core.handlers.splice import Splice, take_socket
 from eg_core.kernels.states import KernelState
+from eg_core.launchers.client import LauncherError
 from eg_launcher import wire
 from eg_launcher.websocket import accept_key
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tornado.httputil import HTTPHeaders
 
     from eg_core.kernels.kernel import Kernel
+    from eg_core.launchers.client import ChannelsLink
 
 MAX_SESSION_ID = 256
 RETRY_FIRST = 0.1
@@ -36,6 +38,9 @@ RETRY_MOST = 5.0
 VERDICT_EVERY = 0.25
 VERDICT_WITHIN = 3.0
 """Seconds in which the registry says whether a kernel whose launcher's leg was lost is dead."""
+
+RELINK_WITHIN = 8.0
+"""Seconds for which a client is kept while a leg to its living launcher is made again."""
 
 _OVER = (KernelState.DEAD, KernelState.ENDING)
 
@@ -209,7 +214,7 @@ class ClientSocket:
             died = self._kernel.session is not None
             self.close(wire.CLOSE_KERNEL_DIED if died else wire.CLOSE_LAUNCH_FAILED, self._kernel.failure)
             return
-        sock, ahead = linked
+        sock, ahead, _ = linked
         holding, self._hold, self._linking = self._hold, None, None
         if holding is None:  # the client left in this very moment
             sock.close()
@@ -217,7 +222,7 @@ class ClientSocket:
         self._splice = Splice(self._board, holding.release(), sock, self)
         self._splice.start(from_client=holding.held(), from_launcher=ahead)
 
-    async def _launcher_leg(self) -> tuple[socket.socket, bytes] | None:
+    async def _launcher_leg(self) -> ChannelsLink | None:
         """Ask for the launcher's side until there is one; None when the kernel is no more."""
         delay = RETRY_FIRST
         while True:
@@ -234,16 +239,43 @@ class ClientSocket:
     # -- a lost launcher -------------------------------------------------------------------------------------
 
     def launcher_lost(self) -> None:
+        """Link again, exactly where it ended; meanwhile the registry may learn that there is nothing to link to."""
         self._log.info("channels of kernel %s: the launcher's side was lost", self._kernel.id)
         self._waited = VERDICT_EVERY
         self._board.timers.after(VERDICT_EVERY, self._await_verdict)
+        if self._splice is not None and (at := self._splice.resume_at()) is not None:
+            self._linking = asyncio.create_task(
+                self._relink(self._splice, at), name=f"channels of kernel {self._kernel.id}, again"
+            )
+
+    async def _relink(self, splice: Splice, at: dict[str, str]) -> None:
+        query = {name: said for name, said in self._query.items() if name not in ("after", "skip")} | at
+        delay = RETRY_FIRST
+        while self._splice is splice and self._kernel.state not in _OVER:
+            try:
+                link = await self._kernel.open_channels(query=query, subprotocol=self._subprotocol)
+            except LauncherError as error:
+                self._log.info("channels of kernel %s cannot go on: %s", self._kernel.id, error)
+                break
+            except (GatewayError, OSError) as error:
+                self._log.debug("channels of kernel %s: %s", self._kernel.id, error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, RETRY_MOST)
+                continue
+            if splice.relink(*link):
+                self._log.info("channels of kernel %s go on", self._kernel.id)
+                self._waited = 0.0
+                self._linking = None
+                return
+            break
+        self._linking = None
 
     def _await_verdict(self) -> None:
-        if self._splice is None:
+        if self._splice is None or not self._waited:
             return
         if self._kernel.state in _OVER:
             self._verdict(wire.CLOSE_KERNEL_DIED, self._kernel.failure)
-        elif self._waited >= VERDICT_WITHIN:
+        elif self._waited >= (RELINK_WITHIN if self._linking is not None else VERDICT_WITHIN):
             self._verdict(wire.CLOSE_RESTART, "The connection to the kernel was lost; connect again.")
         else:
             self._waited += VERDICT_EVERY

@@ -8,6 +8,8 @@ from eg_core.errors import InvalidRequest
 from eg_core.handlers.base import GatewayHandler
 from eg_core.handlers.starting import LAUNCH_WAIT, StartingHandler, raise_for
 
+MAX_NAME = 256
+
 
 class KernelsHandler(StartingHandler):
     async def get(self) -> None:
@@ -45,6 +47,19 @@ class KernelActionHandler(GatewayHandler):
             pass  # 200 and `restarting`: it goes on
         raise_for(kernel)
         self.write_json(kernel.model())
+
+
+class KernelOutputsHandler(GatewayHandler):
+    """What a request, or a notebook's cell, has put out: for a page that was reloaded."""
+
+    async def get(self, kernel_id: str) -> None:
+        which = {name: said for name in ("parent", "cell") if (said := self.get_query_argument(name, ""))}
+        if len(which) != 1:
+            raise InvalidRequest("Name either a request by 'parent', its msg_id, or a notebook's cell by 'cell'.")
+        ((name, said),) = which.items()
+        if len(said) > MAX_NAME:
+            raise InvalidRequest(f"'{name}' must have at most {MAX_NAME} characters.")
+        self.write_json(await self.registry.outputs_of(kernel_id.lower(), which))
 
 
 class KernelLogHandler(GatewayHandler):

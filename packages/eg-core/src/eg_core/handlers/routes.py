@@ -10,7 +10,13 @@ from tornado import web
 
 from eg_core.handlers.base import NotFoundHandler
 from eg_core.handlers.channels import ChannelsHandler
-from eg_core.handlers.kernels import KernelActionHandler, KernelHandler, KernelLogHandler, KernelsHandler
+from eg_core.handlers.kernels import (
+    KernelActionHandler,
+    KernelHandler,
+    KernelLogHandler,
+    KernelOutputsHandler,
+    KernelsHandler,
+)
 from eg_core.handlers.kernelspecs import KernelspecHandler, KernelspecsHandler, ResourceHandler
 from eg_core.handlers.metrics import MetricsHandler
 from eg_core.handlers.openapi import OpenApiHandler
@@ -35,6 +41,7 @@ ROUTES: list[tuple[str, type[web.RequestHandler]]] = [
     (KERNEL, KernelHandler),
     (rf"{KERNEL}/(?P<action>interrupt|restart)", KernelActionHandler),
     (rf"{KERNEL}/log", KernelLogHandler),
+    (rf"{KERNEL}/outputs", KernelOutputsHandler),
     (rf"{KERNEL}/channels", ChannelsHandler),
     (r"api/sessions", SessionsHandler),
     (r"api/sessions/(?P<session_id>\w+-\w+-\w+-\w+-\w+)", SessionHandler),

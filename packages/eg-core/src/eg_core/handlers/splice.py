@@ -11,9 +11,10 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
+from eg_core.handlers.kept import Kept
 from eg_core.handlers.leg import HIGH_WATER, LOW_WATER, Farewell, Leg, Switchboard
 from eg_launcher.websocket import Opcode, close_payload, frame_header
-from eg_launcher.wire import CLOSE_RESTART
+from eg_launcher.wire import CLOSE_RESTART, parse_ping
 
 if TYPE_CHECKING:
     from tornado.iostream import IOStream
@@ -29,6 +30,7 @@ CLOSE_GRACE = 0.5
 FLUSH_GRACE = 5.0
 
 _CLOSE_BYTE = 0x80 | Opcode.CLOSE
+_PING_BYTE = 0x80 | Opcode.PING
 
 
 def take_socket(stream: IOStream | Any) -> tuple[socket.socket, bytes] | None:
@@ -58,11 +60,21 @@ def close_frame(code: int, reason: str) -> bytes:
 
 
 class FrameBoundary:
-    """Where a stream of unmasked frames stands; about 0.3 µs a frame."""
+    """Where a stream of unmasked frames stands; about 0.3 µs a frame.
 
-    __slots__ = ("_head", "_left", "closed", "fragmented")
+    ``place`` is the launcher's last ping (``wire.parse_ping``) when it names one, and ``behind`` the number of data
+    frames since: where a new leg can go on.
+    """
+
+    __slots__ = ("_head", "_left", "_ping", "_ping_left", "behind", "closed", "fragmented", "place", "received")
 
     def __init__(self) -> None:
+        self._ping = b""  # the payload of one that was cut by a read
+        self._ping_left = 0
+        self.place: tuple[str, int, int, int] | None = None
+        self.behind = 0
+        self.received = 0
+        """Data frames of the client that the launcher has."""
         self._left = 0  # bytes of the present frame's payload still to come
         self._head = b""  # the beginning of a header that was cut by a read
         self.closed = False
@@ -87,6 +99,8 @@ class FrameBoundary:
                 return
             head, self._head = self._head, b""
             self._left = self._payload(head, 0)
+        if self._ping_left:
+            self._hear(data[at : min(at + self._left, size)])
         at += self._left
         while at < size:
             have = size - at
@@ -98,8 +112,10 @@ class FrameBoundary:
                     return
             # _payload() and _header_size(), inline: this runs once for every message of every kernel.
             first, length = data[at], data[at + 1]
-            if first not in (0x81, 0x82):  # not a whole message
-                self._note(first)
+            if first in (0x81, 0x82):
+                self.behind += 1
+            else:  # not a whole message
+                self._note(first, data[at + 2 : min(at + 2 + length, size)], length)
             if length < 126:
                 at += 2 + length
             elif length == 126:
@@ -109,15 +125,33 @@ class FrameBoundary:
         self._left = at - size
 
     def _payload(self, head: bytes, at: int) -> int:
-        self._note(head[at])
         length = head[at + 1]
+        if head[at] in (0x81, 0x82):
+            self.behind += 1
+        else:
+            self._note(head[at], b"", length)
         return length if length < 126 else int.from_bytes(head[at + 2 :], "big")
 
-    def _note(self, first: int) -> None:
-        if first & 0x08:
+    def _note(self, first: int, payload: bytes | bytearray, length: int) -> None:
+        if first == _PING_BYTE:
+            self._ping, self._ping_left = b"", length
+            self._hear(payload)
+        elif first & 0x08:
             self.closed = self.closed or first == _CLOSE_BYTE
         else:
+            self.behind += 1
             self.fragmented = not first & 0x80
+
+    def _hear(self, payload: bytes | bytearray) -> None:
+        """So much more of a ping's payload."""
+        self._ping += payload
+        if len(self._ping) < self._ping_left:
+            return
+        ping = parse_ping(self._ping)
+        self._ping, self._ping_left = b"", 0
+        if ping is not None:
+            self.place = ping if ping[2] else None
+            self.behind, self.received = 0, ping[3]
 
 
 def _header_size(data: bytes | bytearray, have: int, at: int) -> int:
@@ -139,8 +173,8 @@ class SpliceOwner(Protocol):
 class Splice:
     """The client's leg and the launcher's socket become its own; it ends with both closed."""
 
-    __slots__ = ("_board", "_boundary", "_client", "_closing", "_deadline", "_launcher", "_moved", "_owner", "_seen",
-                 "_stalls")  # fmt: skip
+    __slots__ = ("_board", "_boundary", "_client", "_closing", "_deadline", "_kept", "_launcher", "_moved", "_owner",
+                 "_seen", "_stalls")  # fmt: skip
 
     def __init__(self, board: Switchboard, client: Leg, launcher: socket.socket, owner: SpliceOwner) -> None:
         self._board = board
@@ -148,6 +182,7 @@ class Splice:
         self._launcher = Leg(board, launcher, self)
         self._owner: SpliceOwner | None = owner
         self._boundary = FrameBoundary()
+        self._kept = Kept()
         self._moved = 0
         self._seen = (0, 0)
         self._stalls = 0
@@ -164,7 +199,31 @@ class Splice:
         if from_client:
             held = b"".join(from_client)
             self._board.to_launchers += len(held)
+            self._kept.feed(held)
             self._launcher.send(held)
+        self._read_both()
+
+    def resume_at(self) -> dict[str, str] | None:
+        """Where a new launcher's leg is to go on, as the protocol's query; None when it cannot."""
+        boundary = self._boundary
+        if boundary.place is None or boundary.fragmented or not boundary.between or not self._kept.resumable:
+            return None
+        epoch, number, serial, _ = boundary.place
+        return {"after": f"{epoch}.{number}.{serial}", "skip": str(boundary.behind)}
+
+    def relink(self, launcher: socket.socket, ahead: bytes, received: int) -> bool:
+        """Go on with a new launcher's leg. False: what it has not received is not known any more."""
+        missing = self._kept.unconfirmed(received)
+        if self._owner is None or missing is None:
+            launcher.close()
+            return False
+        self._launcher = Leg(self._board, launcher, self)
+        self.start(from_client=[], from_launcher=ahead)
+        if missing:
+            self._launcher.send(missing)
+        return True
+
+    def _read_both(self) -> None:
         for leg, other in ((self._client, self._launcher), (self._launcher, self._client)):
             if len(other.out) <= HIGH_WATER:
                 leg.resume()
@@ -187,8 +246,10 @@ class Splice:
                     self._moved += size
                     board.to_clients += size
                     self._boundary.feed(board.buffer, size)
+                    self._kept.confirm(self._boundary.received)
                 else:
                     board.to_launchers += size
+                    self._kept.feed(board.view[:size])
                 other.send(board.view[:size])
             if self._owner is None:  # the other leg broke meanwhile
                 return

@@ -14,9 +14,8 @@ from eg_core.store.records import KernelRecord
 from eg_core.types import KernelEvent, ProcessInfo
 
 if TYPE_CHECKING:
-    import socket
-
     from eg_core.kernels.links import LauncherLink
+    from eg_core.launchers.client import ChannelsLink
 
 _EXECUTION_STATES = {
     KernelState.LAUNCHING: "starting",
@@ -102,7 +101,7 @@ class Kernel:
         while self.state in PENDING:
             await self._changed.wait()
 
-    async def open_channels(self, *, query: Mapping[str, str], subprotocol: str | None) -> tuple[socket.socket, bytes]:
+    async def open_channels(self, *, query: Mapping[str, str], subprotocol: str | None) -> ChannelsLink:
         """A stream to the launcher on which the WebSocket handshake is done, and what was read beyond it."""
         if self.link is None:
             raise BackendUnavailable(f"The launcher of kernel {self.id} is not connected; trying again.")

@@ -137,6 +137,7 @@ class Launch:
             "interrupt_mode": start.interrupt_mode,
             "name": self._kernel.record.kernelspec,
             "limits": dict(self._registry.settings.limits),
+            "journal": dict(self._registry.settings.journal),
             "ready_timeout": max(1.0, self._deadline - time.monotonic()),
         }
 

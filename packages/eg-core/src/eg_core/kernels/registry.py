@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from eg_core import logs
-from eg_core.errors import BackendUnavailable, GatewayError, InvalidRequest, KernelGone, KernelStarting
+from eg_core.errors import BackendUnavailable, GatewayError, InvalidRequest, KernelGone, KernelStarting, NoSuchRequest
 from eg_core.hooks import Hooks
 from eg_core.kernels.culling import GONE_WITHIN, finish_culling, until_gone, was_culled
 from eg_core.kernels.kernel import Kernel
@@ -151,6 +151,18 @@ class KernelRegistry:
         if kernel.link is None:
             return {"first": after, "next": after, "text": ""}
         return await self._client(kernel).log(kernel.id, after)
+
+    async def outputs_of(self, kernel_id: str, which: dict[str, str]) -> dict[str, Any]:
+        """What a request has put out so far, as the protocol's outputs answer. Raises NoSuchRequest."""
+        kernel = self.kernel(kernel_id)
+        if kernel.link is None:
+            raise NoSuchRequest("Nothing is known of such a request.")
+        try:
+            return await self._client(kernel).outputs(kernel.id, **which)
+        except LauncherError as error:
+            if error.status == 404:
+                raise NoSuchRequest(error.message) from None
+            raise
 
     async def end(self, kernel_id: str, reason: str = "shutdown") -> None:
         """Record the end, tell the launcher, and return; what is left is removed behind the caller's back."""

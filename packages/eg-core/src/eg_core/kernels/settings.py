@@ -28,6 +28,7 @@ class Settings:
     culling: CullPolicy = field(default_factory=CullPolicy)
     cull_interval: float = 300.0
     limits: Mapping[str, Any] = field(default_factory=dict)  # the launcher protocol's, for kernels to come
+    journal: Mapping[str, Any] = field(default_factory=dict)  # likewise
 
     @property
     def quota(self) -> Quota:

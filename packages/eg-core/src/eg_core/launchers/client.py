@@ -12,9 +12,9 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from eg_core.errors import GatewayError
@@ -52,6 +52,15 @@ class LauncherUnreachable(GatewayError):
 class _Head:
     status: int
     headers: dict[str, str]
+
+
+class ChannelsLink(NamedTuple):
+    """A socket behind its WebSocket handshake, what was read beyond that, and the client's data frames that a launcher
+    has already from an earlier link of the same name."""
+
+    sock: socket.socket
+    ahead: bytes
+    received: int
 
 
 class LauncherClient:
@@ -92,12 +101,17 @@ class LauncherClient:
     async def log(self, kernel_id: str, after: int = 0) -> dict[str, Any]:
         return await self._call("GET", f"{_path(kernel_id, 'log')}?after={after}")
 
+    async def outputs(self, kernel_id: str, **which: str) -> dict[str, Any]:
+        """What a request has put out; ``parent`` names its msg_id, or ``cell`` a notebook's cell."""
+        path = f"{_path(kernel_id, 'outputs')}?{urlencode(which)}"
+        return await self._call("GET", path, limit=wire.MAX_OUTPUTS)
+
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """What the launcher tells of itself; ends when the link is lost.
 
         Raises LauncherUnreachable when there is none to begin with, LauncherError when it is not one.
         """
-        stream = await self._upgrade("/events", None)
+        stream, _ = await self._upgrade("/events", None)
         loop = asyncio.get_running_loop()
         reader = MessageReader(max_message=wire.MAX_BODY, masked=False)
         try:
@@ -124,27 +138,28 @@ class LauncherClient:
         finally:
             stream.close()
 
-    async def open_channels(
-        self, kernel_id: str, *, query: Mapping[str, str], subprotocol: str | None
-    ) -> tuple[socket.socket, bytes]:
-        """The launcher's side of a kernel's channels, handshake done, and what was read beyond it.
+    async def open_channels(self, kernel_id: str, *, query: Mapping[str, str], subprotocol: str | None) -> ChannelsLink:
+        """The launcher's side of a kernel's channels, handshake done.
 
         ``query``: the protocol's ``session_id``, ``peer``, ``link``, ``after`` and ``skip``.
         """
-        stream = await self._upgrade(f"{_path(kernel_id, 'channels')}?{urlencode(query)}", subprotocol)
-        return stream.take()
+        stream, head = await self._upgrade(f"{_path(kernel_id, 'channels')}?{urlencode(query)}", subprotocol)
+        received = head.headers.get(wire.RECEIVED_HEADER.lower(), "0")
+        return ChannelsLink(*stream.take(), int(received) if received.isdecimal() else 0)
 
     # -- underneath ------------------------------------------------------------------------------------------
 
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, limit: int = wire.MAX_BODY
+    ) -> dict[str, Any]:
         try:
-            return await self._call_once(method, path, body)
+            return await self._call_once(method, path, body, limit)
         except LauncherError as error:
             if error.status != 426 or not self._fall_back(error):
                 raise
-        return await self._call_once(method, path, body)
+        return await self._call_once(method, path, body, limit)
 
-    async def _call_once(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    async def _call_once(self, method: str, path: str, body: dict[str, Any] | None, limit: int) -> dict[str, Any]:
         payload = b"" if body is None else json.dumps(body).encode()
         if len(payload) > wire.MAX_BODY:
             raise LauncherError(f"A request of {len(payload)} bytes; the launcher takes {wire.MAX_BODY}.", status=413)
@@ -155,12 +170,12 @@ class LauncherClient:
         try:
             with self._in_words(method, path):
                 head = await _read_head(stream)
-                answer = await _read_body(stream, head)
+                answer = await _read_body(stream, head, limit)
         finally:
             stream.close()
         return self._checked(head, answer, method, path)
 
-    async def _upgrade(self, path: str, subprotocol: str | None) -> SocketStream:
+    async def _upgrade(self, path: str, subprotocol: str | None) -> tuple[SocketStream, _Head]:
         """A WebSocket's handshake, once more in an older protocol where the launcher knows no other."""
         try:
             return await self._upgrade_once(path, subprotocol)
@@ -169,7 +184,7 @@ class LauncherClient:
                 raise
         return await self._upgrade_once(path, subprotocol)
 
-    async def _upgrade_once(self, path: str, subprotocol: str | None) -> SocketStream:
+    async def _upgrade_once(self, path: str, subprotocol: str | None) -> tuple[SocketStream, _Head]:
         key = base64.b64encode(os.urandom(16)).decode("ascii")
         headers = {
             "Connection": "Upgrade",
@@ -194,7 +209,7 @@ class LauncherClient:
             stream.close()
             raise
         stream.deadline = None
-        return stream
+        return stream, head
 
     async def _send(self, method: str, path: str, headers: dict[str, str], payload: bytes) -> SocketStream:
         """Connect and send a request."""
@@ -346,14 +361,14 @@ async def _read_head(stream: SocketStream) -> _Head:
     return _Head(int(code), headers)
 
 
-async def _read_body(stream: SocketStream, head: _Head) -> dict[str, Any]:
+async def _read_body(stream: SocketStream, head: _Head, limit: int = wire.MAX_BODY) -> dict[str, Any]:
     if head.status == 204:
         return {}
     length = head.headers.get("content-length", "")
     if not length.isdigit():
         raise ValueError("no Content-Length")
-    if int(length) > wire.MAX_BODY:
-        raise ValueError(f"a body of {length} bytes (at most {wire.MAX_BODY})")
+    if int(length) > limit:
+        raise ValueError(f"a body of {length} bytes (at most {limit})")
     body = await stream.read_exactly(int(length))
     try:
         return _json_object(body, "a body")
