@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import websocket
-from eg_integration.channels import Channels
+from eg_integration.channels import Channels, unpack
 from eg_integration.gateway import Gateway
 
 LINES = 20_000
@@ -72,7 +72,7 @@ class Reader:
         if opcode != websocket.ABNF.OPCODE_TEXT:
             return
         self.behind += 1
-        message = channels.unpack(opcode, data)
+        message = unpack(None, False, data)
         if message.parent_id == parent:
             if message.type == "stream":
                 self.text += message.content["text"]

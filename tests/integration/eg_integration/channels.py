@@ -112,26 +112,12 @@ class Channels:
         subshell_id: str | None = None,
     ) -> str:
         """Send one message; its msg_id."""
-        header = {
-            "msg_id": uuid.uuid4().hex,
-            "msg_type": msg_type,
-            "username": "test",
-            "session": self.session,
-            "date": datetime.now(tz=timezone.utc).isoformat(),
-            "version": "5.3",
-        }
-        if subshell_id is not None:
-            header["subshell_id"] = subshell_id
-        parts = [header, parent or {}, {}, content]
-        if self.subprotocol == V1:
-            self.socket.send_binary(_pack_v1(channel, [json.dumps(part).encode() for part in parts], buffers))
+        header = new_header(msg_type, self.session, subshell_id)
+        data = pack(self.subprotocol, channel, [header, parent or {}, {}, content], buffers)
+        if isinstance(data, bytes):
+            self.socket.send_binary(data)
         else:
-            names = ("header", "parent_header", "metadata", "content")
-            text = json.dumps({"channel": channel, "buffers": [], **dict(zip(names, parts, strict=True))})
-            if buffers:
-                self.socket.send_binary(_pack_default(text.encode(), buffers))
-            else:
-                self.socket.send(text)
+            self.socket.send(data)
         return header["msg_id"]
 
     def execute(self, code: str, **more: Any) -> str:
@@ -152,7 +138,7 @@ class Channels:
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             code = struct.unpack("!H", payload[:2])[0] if len(payload) >= 2 else 1005
             raise Closed(code, payload[2:].decode(errors="replace"))
-        message = self.unpack(opcode, payload)
+        message = unpack(self.subprotocol, opcode == websocket.ABNF.OPCODE_BINARY, payload)
         self.seen.append(message)
         return message
 
@@ -171,10 +157,10 @@ class Channels:
         """Read until the request has its reply *and* its idle."""
         mine = [m for m in self.seen if m.parent_id == msg_id]
         deadline = time.monotonic() + timeout
-        while not (any(_replies(m) for m in mine) and any(_idle(m) for m in mine)):
+        while not (any(replies(m) for m in mine) and any(idles(m) for m in mine)):
             left = max(deadline - time.monotonic(), 0)
             mine.append(self.wait_for(lambda m: m.parent_id == msg_id, f"the end of request {msg_id}", left))
-        reply = next(m for m in mine if _replies(m))
+        reply = next(m for m in mine if replies(m))
         return Execution(reply.content, [m for m in mine if m.channel == "iopub"])
 
     def run(self, code: str, timeout: float = 30.0, **more: Any) -> Execution:
@@ -196,30 +182,54 @@ class Channels:
             return closed
         raise AssertionError(f"the socket was not closed within {timeout:g} s")
 
-    def unpack(self, opcode: int, payload: bytes) -> Message:
-        if self.subprotocol == V1:
-            count = int.from_bytes(payload[:8], "little")
-            offsets = struct.unpack(f"<{count}Q", payload[8 : 8 * (count + 1)])
-            channel, *parts = (payload[a:b] for a, b in pairwise(offsets))
-            header, parent, metadata, content = (json.loads(part) for part in parts[:4])
-            return Message(channel.decode(), header, parent, metadata, content, parts[4:])
-        buffers: list[bytes] = []
-        if opcode == websocket.ABNF.OPCODE_BINARY:
-            count = int.from_bytes(payload[:4], "big")
-            offsets = [*struct.unpack(f"!{count}I", payload[4 : 4 * (count + 1)]), len(payload)]
-            buffers = [payload[a:b] for a, b in pairwise(offsets[1:])]
-            payload = payload[offsets[0] : offsets[1]]
-        whole = json.loads(payload)
-        return Message(
-            whole["channel"], whole["header"], whole["parent_header"], whole["metadata"], whole["content"], buffers
-        )
+
+def new_header(msg_type: str, session: str, subshell_id: str | None = None) -> dict[str, Any]:
+    header = {
+        "msg_id": uuid.uuid4().hex,
+        "msg_type": msg_type,
+        "username": "test",
+        "session": session,
+        "date": datetime.now(tz=timezone.utc).isoformat(),
+        "version": "5.3",
+    }
+    return header if subshell_id is None else {**header, "subshell_id": subshell_id}
 
 
-def _replies(message: Message) -> bool:
+def pack(
+    subprotocol: str | None, channel: str, parts: Sequence[dict[str, Any]], buffers: Sequence[bytes] = ()
+) -> str | bytes:
+    """One message as the payload of a frame, text or binary. ``parts``: header, parent, metadata, content."""
+    if subprotocol == V1:
+        return _pack_v1(channel, [json.dumps(part).encode() for part in parts], buffers)
+    names = ("header", "parent_header", "metadata", "content")
+    text = json.dumps({"channel": channel, "buffers": [], **dict(zip(names, parts, strict=True))})
+    return _pack_default(text.encode(), buffers) if buffers else text
+
+
+def unpack(subprotocol: str | None, binary: bool, payload: bytes) -> Message:
+    if subprotocol == V1:
+        count = int.from_bytes(payload[:8], "little")
+        offsets = struct.unpack(f"<{count}Q", payload[8 : 8 * (count + 1)])
+        channel, *parts = (payload[a:b] for a, b in pairwise(offsets))
+        header, parent, metadata, content = (json.loads(part) for part in parts[:4])
+        return Message(channel.decode(), header, parent, metadata, content, parts[4:])
+    buffers: list[bytes] = []
+    if binary:
+        count = int.from_bytes(payload[:4], "big")
+        offsets = (*struct.unpack(f"!{count}I", payload[4 : 4 * (count + 1)]), len(payload))
+        buffers = [payload[a:b] for a, b in pairwise(offsets[1:])]
+        payload = payload[offsets[0] : offsets[1]]
+    whole = json.loads(payload)
+    return Message(
+        whole["channel"], whole["header"], whole["parent_header"], whole["metadata"], whole["content"], buffers
+    )
+
+
+def replies(message: Message) -> bool:
     return message.channel in {"shell", "control"} and message.type.endswith("_reply")
 
 
-def _idle(message: Message) -> bool:
+def idles(message: Message) -> bool:
     return message.type == "status" and message.content["execution_state"] == "idle"
 
 

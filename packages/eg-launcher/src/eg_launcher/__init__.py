@@ -8,7 +8,7 @@ The rooms, from the wire inward (``docs/developers/launcher-protocol.md`` is the
 ``server``         connections, with ``http1``, ``handshake`` and ``sockets`` (an accepted WebSocket)
 ``routes``         the table of calls; ``events`` what is pushed to the gateway
 ``kernels``        one kernel's life: start, ready, interrupt, restart, shutdown; ``portrait`` is what is told of it
-``conversation``   what kernel and clients say: ``executions`` (who waits), ``outbox`` (held), ``sessions`` (who had what)
+``conversation``   what both sides say: ``executions`` (who waits), ``outbox`` (held), ``sessions`` (who had what)
 ``journal``        all that a kernel has said, numbered: in memory, then on disk (``spill``)
 ``limits``         what a site lets clients send and see
 ``channels``       one client: a cursor into the journal; ``trace`` tells how to go on exactly where a socket ended

@@ -1,0 +1,50 @@
+"""Fixtures: the packages of npm that clients are made of, and how a file of them runs in Node."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SERVICES = Path(__file__).with_name("services")
+
+
+@pytest.fixture(scope="session")
+def node_modules(needs: Callable[..., None]) -> Path:
+    """The locked packages from npm, kept outside the tree and installed once per lock file."""
+    needs("node", shutil.which("node") and shutil.which("npm"), "install Node.js 20.14 or newer, with npm")
+    lock = (SERVICES / "package-lock.json").read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "eg-tests" / f"services-{hashlib.sha256(lock).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as alone:  # two runs of the suite at once install once
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(SERVICES / name, folder)
+            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
+            needs("node", done.returncode == 0, f"npm ci failed, is there a network? {done.stderr[-500:]}")
+            (folder / "complete").touch()
+    return folder / "node_modules"
+
+
+@pytest.fixture
+def node_test(node_modules: Path) -> Callable[..., None]:
+    """``node_test("services.test.cjs", GATEWAY_URL=…)``: one file of ``services/``; what it says is in the report."""
+
+    def run(name: str, timeout: float = 200, **env: str) -> None:
+        environ = {"PATH": os.environ["PATH"], "NODE_PATH": str(node_modules), **env}
+        # Timers of the library outlive its managers by ten seconds: nobody waits for them.
+        command = ["node", "--test", "--test-force-exit", "--test-reporter=spec", str(SERVICES / name)]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=timeout, check=False)
+        print(done.stdout, done.stderr)
+        assert done.returncode == 0, f"{name} failed in Node"
+
+    return run
