@@ -89,13 +89,23 @@ class GatewayHandler(web.RequestHandler):
                 401, "Give the gateway's token as 'Authorization: token …' (jupyter_server: GatewayClient.auth_token)."
             )
         logs.bind(user=self.current_user)
-        if not self.check_origin(self.request.headers.get("Origin")):
+        if self._is_foreign():
             raise web.HTTPError(
                 403, "Pages of this origin may not use the gateway (EnterpriseGatewayApp.allow_origin says which may)."
             )
 
     async def options(self, *_args: str, **_kwargs: str) -> None:
         """The headers say it all."""
+        self._is_foreign()
+
+    def _is_foreign(self) -> bool:
+        """Said in the log too: a browser tells a page that may not come in nothing of what it was told."""
+        origin = self.request.headers.get("Origin")
+        if self.check_origin(origin):
+            return False
+        said = "%s %s: pages of %.200r may not use the gateway (EnterpriseGatewayApp.allow_origin says which may)"
+        self.log.info(said, self.request.method, self.request.path, origin)
+        return True
 
     def _check_certificate(self) -> None:
         expected = self.settings.get("authorized_origin")
