@@ -14,7 +14,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
-from eg_core.errors import GatewayError, KernelGone
+from eg_core.errors import GatewayError, InvalidRequest, KernelGone
 from eg_core.handlers import hold
 from eg_core.handlers.base import GatewayHandler
 from eg_core.handlers.hold import Hold
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from eg_core.kernels.kernel import Kernel
 
+MAX_SESSION_ID = 256
+"""Characters; the launcher takes no more."""
 RETRY_FIRST = 0.1
 RETRY_MOST = 5.0
 VERDICT_EVERY = 0.25
@@ -40,7 +42,10 @@ _OVER = (KernelState.DEAD, KernelState.ENDING)
 
 class ChannelsHandler(GatewayHandler):
     async def get(self, kernel_id: str) -> None:
-        kernel = self.registry.kernel(kernel_id)
+        kernel = self.registry.kernel(kernel_id.lower())
+        session_id = self.get_query_argument("session_id", "")
+        if len(session_id) > MAX_SESSION_ID:
+            raise InvalidRequest(f"'session_id' has {len(session_id)} characters; the most are {MAX_SESSION_ID}.")
         if kernel.state in _OVER:
             raise KernelGone(kernel.failure)
         headers = self.request.headers
@@ -51,7 +56,7 @@ class ChannelsHandler(GatewayHandler):
         client = ClientSocket(
             switchboard(self.settings),
             kernel,
-            session_id=self.get_query_argument("session_id", None) or None,
+            session_id=session_id or None,
             peer=peer_class(headers, offered, says_after=bool(self.get_query_argument("after", ""))),
             subprotocol=subprotocol,
             log=self.log,
