@@ -61,6 +61,23 @@ def test_the_kernelspec_sees_what_is_there_and_the_client_wins_over_it():
     assert env["KEEP"] == "${NOBODY:-x}"
 
 
+def test_the_kernelspec_is_given_what_the_kernel_gets():
+    env = compose(
+        {"KERNEL_Q": "client"},
+        {"KERNEL_Q": "spec", "OF_CLIENT": "<$KERNEL_Q>", "BASE": "/opt", "BELOW": "$BASE/lib"},
+    )
+    assert (env["OF_CLIENT"], env["BELOW"]) == ("<client>", "/opt/lib")
+
+
+def test_an_inherited_variable_is_the_gateways_whatever_client_and_kernelspec_say():
+    def value(**more):
+        return compose({"HOME_OF": "client"}, {"HOME_OF": "spec"}, gateway={"HOME_OF": "gateway"}, **more)["HOME_OF"]
+
+    assert value(inherited=["HOME_OF"]) == "gateway"
+    assert value(inherited=["HOME_OF"], allowed=["HOME_OF"]) == "client"
+    assert value() == "spec"
+
+
 def test_what_the_gateway_says_wins_over_all():
     env = compose({"KERNEL_ID": "theirs"}, {"KERNEL_GATEWAY": "0"}, own={"KERNEL_ID": "ours"})
     assert (env["KERNEL_ID"], env["KERNEL_GATEWAY"]) == ("ours", "1")

@@ -40,6 +40,8 @@ class GatewayHandler(web.RequestHandler):
     """Authenticated unless a subclass says ``public = True``; every error is JSON ``{"reason", "message"}``."""
 
     public: ClassVar[bool] = False
+    foreign_origin: ClassVar[int] = 404
+    """The status for a page of an origin that may not come in; Enterprise Gateway's."""
 
     @property
     def registry(self) -> KernelRegistry:
@@ -89,7 +91,8 @@ class GatewayHandler(web.RequestHandler):
         logs.bind(user=self.current_user)
         if self._is_foreign():
             raise web.HTTPError(
-                403, "Pages of this origin may not use the gateway (EnterpriseGatewayApp.allow_origin says which may)."
+                self.foreign_origin,
+                "Pages of this origin may not use the gateway (EnterpriseGatewayApp.allow_origin says which may).",
             )
 
     async def options(self, *_args: str, **_kwargs: str) -> None:

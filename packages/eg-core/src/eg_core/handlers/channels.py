@@ -41,6 +41,8 @@ _OVER = (KernelState.DEAD, KernelState.ENDING)
 
 
 class ChannelsHandler(GatewayHandler):
+    foreign_origin = 403
+
     async def get(self, kernel_id: str) -> None:
         kernel = self.registry.kernel(kernel_id.lower())
         session_id = self.get_query_argument("session_id", "")

@@ -1,9 +1,9 @@
 """Which variables of a request reach a kernel, and which values are refused. Pure.
 
 The order is Enterprise Gateway's contract: inherited variables, the client's ``KERNEL_*`` and allowed ones, the
-kernelspec's ``env`` (``$NAME`` substituted from what is there so far), the client's again on top, then what
-the gateway itself says. The launcher puts the result on top of the remote user's own base environment;
-nothing of the gateway's own environment travels unless it is named in ``inherited_envs``.
+kernelspec's ``env`` (``$NAME`` substituted from those two, then from what stands before it in the kernelspec), those
+two again on top, then what the gateway itself says. The launcher puts the result on top of the remote user's own base
+environment; nothing of the gateway's own environment travels unless it is named in ``inherited_envs``.
 """
 
 from __future__ import annotations
@@ -86,18 +86,16 @@ def kernel_env(
     """
     anything = "*" in client_envs
     from_client = {
-        name: value
-        for name, value in client.items()
-        if name.startswith("KERNEL_") or name in client_envs or name in inherited_envs or anything
+        name: value for name, value in client.items() if name.startswith("KERNEL_") or name in client_envs or anything
     }
-    from_client = {name: value for name, value in from_client.items() if name not in SECRETS}
-    env = {name: gateway[name] for name in inherited_envs if name in gateway and name not in SECRETS}
-    env.update(from_client)
-    env.update({"KERNEL_GATEWAY": "1", **own})
+    inherited = {name: gateway[name] for name in inherited_envs if name in gateway}
+    given = {**inherited, **from_client}
+    given = {name: value for name, value in given.items() if name not in SECRETS}
+    given.update({"KERNEL_GATEWAY": "1", **own})
+    env: dict[str, str] = {}
     for name, value in kernelspec.items():
-        env[name] = Template(value).safe_substitute(env)
-    env.update(from_client)
-    env.update({"KERNEL_GATEWAY": "1", **own})
+        env[name] = Template(value).safe_substitute({**env, **given})
+    env.update(given)
     for name in SECRETS:
         env.pop(name, None)
     for name, value in env.items():
