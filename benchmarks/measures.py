@@ -18,6 +18,8 @@ from benchmarks.samples import Samples, percentile
 
 POLL_EVERY = 0.01
 SMALL_TEXT, LARGE_TEXT = 64, 10_000_000
+LARGE_AT_ONCE = 2
+"""Our launcher keeps 32 MiB for a client that is behind, which loses what goes beyond; the incumbents keep all."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +155,25 @@ def small(samples: Samples, gateway: Contestant, counts: Counts) -> None:
 
 def large(samples: Samples, gateway: Contestant, counts: Counts) -> None:
     with running(gateway, "stub") as kernel, kernel.channels(V1) as channels:
-        channels.prepare(counts.large, LARGE_TEXT)
         meter = Meter(gateway)
-        burst = channels.burst(counts.large)
+        rate = _large_rate(channels, counts)
         peak = processes.peak_kib(meter.gateway)
-        samples.add("large", gateway.name, burst.payload / burst.seconds / 1e6)
+        samples.add("large", gateway.name, rate)
         samples.add("large_peak", gateway.name, peak / 1024)
         samples.add("large_rise", gateway.name, max(0.0, peak - meter.resident) / 1024)
         if meter.launcher:
             samples.add("large_launcher", gateway.name, processes.peak_kib(meter.launcher) / 1024)
+
+
+def _large_rate(channels: Channels, counts: Counts) -> float:
+    """MB a second; the time in which the kernel makes them does not count."""
+    payload, seconds = 0, 0.0
+    for begun in range(0, counts.large, LARGE_AT_ONCE):
+        count = min(LARGE_AT_ONCE, counts.large - begun)
+        channels.prepare(count, LARGE_TEXT)
+        burst = channels.burst(count)
+        payload, seconds = payload + burst.payload, seconds + burst.seconds
+    return payload / seconds / 1e6
 
 
 def bare_tornado(samples: Samples, floor: Contestant, counts: Counts) -> None:
@@ -174,10 +186,8 @@ def bare_tornado(samples: Samples, floor: Contestant, counts: Counts) -> None:
         burst = channels.burst(counts.small)
         _add_small(samples, floor.name, "json", burst)
         samples.add("small_json_cpu", floor.name, 1e6 * meter.cpu()[0] / burst.count)
-        channels.prepare(counts.large, LARGE_TEXT)
-        meter = Meter(floor)
-        burst = channels.burst(counts.large)
-        samples.add("large", floor.name, burst.payload / burst.seconds / 1e6)
+        Meter(floor)
+        samples.add("large", floor.name, _large_rate(channels, counts))
         samples.add("large_peak", floor.name, processes.peak_kib(floor.pid) / 1024)
 
 

@@ -1,21 +1,33 @@
-"""The incumbents, each in a virtual environment of its own that is kept in ``${XDG_CACHE_HOME:-~/.cache}/eg-bench``."""
+"""The incumbents, each in a virtual environment of its own: the one way to install them, for benchmarks and tests.
+
+They are kept in ``$EG_INCUMBENTS``, else ``${XDG_CACHE_HOME:-~/.cache}/eg-incumbents``. Every version is pinned, those
+of what they need by ``constraints/``; an environment is named for its Python and its pins, made under a lock, and
+counts only once it is complete. ``python -m benchmarks.venvs`` makes both.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 INCUMBENTS = {
-    "EG": ("jupyter_enterprise_gateway==3.3.0", "ipykernel<7"),
-    "KG": ("jupyter_kernel_gateway==3.0.1",),
+    "EG": ("jupyter_enterprise_gateway==3.3.0", "ipykernel==6.29.5"),
+    "KG": ("jupyter_kernel_gateway==3.0.1", "ipykernel==6.31.0"),
 }
-NEWEST = {"EG": (3, 11), "KG": (3, 99)}
-"""Enterprise Gateway 3.3.0 pins a pyzmq that has wheels up to that Python."""
+SCRIPTS = {"EG": "jupyter-enterprisegateway", "KG": "jupyter-kernelgateway"}
+NEWEST = {"EG": (3, 11), "KG": (3, 13)}
+"""Enterprise Gateway 3.3.0 imports distutils, and pins a pyzmq that has wheels up to that Python."""
+OLDEST = (3, 10)
+PATIENCE = 900.0
+"""Seconds that one step of an installation may take."""
 
 
 class NotInstalled(Exception):
@@ -23,42 +35,30 @@ class NotInstalled(Exception):
 
 
 def cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eg-bench"
-
-
-def _python_for(name: str) -> str:
-    """This Python if it is old enough, else one on PATH that is, and works."""
-    if sys.version_info[:2] <= NEWEST[name]:
-        return sys.executable
-    for minor in (11, 10):
-        found = shutil.which(f"python3.{minor}")
-        if found and not subprocess.run([found, "-c", "import venv"], capture_output=True, check=False).returncode:
-            return found
-    raise NotInstalled("it needs Python 3.10 or 3.11, and there is neither python3.11 nor python3.10 on PATH")
+    own = os.environ.get("EG_INCUMBENTS")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eg-incumbents"
 
 
 def incumbent(name: str) -> Path:
     """Its Python; installed first where it is not there yet. NotInstalled says why it cannot be."""
-    python = _python_for(name)
-    requirements = INCUMBENTS[name]
-    tag = hashlib.sha256(json.dumps([python, *requirements]).encode()).hexdigest()[:8]
-    folder = cache() / f"{name}-{tag}"
-    if (folder / "complete").exists():
-        return folder / "bin" / "python"
-    print(f"installing {' '.join(requirements)} in {folder} …", file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    log = folder / "install.log"
-    for command in (
-        [python, "-m", "venv", str(folder)],
-        [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", *requirements],
-    ):
-        with log.open("ab") as output:
-            done = subprocess.run(command, stdout=output, stderr=output, check=False, timeout=900)
-        if done.returncode:
-            raise NotInstalled(f"{' '.join(command)} failed; {log} says why")
-    (folder / "complete").touch()
-    return folder / "bin" / "python"
+    interpreter, version = _python_for(name)
+    constraints = Path(__file__).parent / "constraints" / f"{name}.txt"
+    pins = [*INCUMBENTS[name], constraints.read_text()]
+    tag = hashlib.sha256(json.dumps(pins).encode()).hexdigest()[:8]
+    folder = cache() / f"{name}-py{version[0]}.{version[1]}-{tag}"
+    python = folder / "bin" / "python"
+    with _locked(folder):
+        if not (folder / "complete").exists() or not _works(python):
+            print(f"installing {' '.join(INCUMBENTS[name])} in {folder} …", file=sys.stderr, flush=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            _install(interpreter, folder, [*INCUMBENTS[name], "--constraint", str(constraints)])
+            (folder / "complete").touch()
+    return python
+
+
+def script(name: str) -> Path:
+    """The program of an incumbent that is installed."""
+    return incumbent(name).with_name(SCRIPTS[name])
 
 
 def versions(python: Path | str, *names: str) -> dict[str, str]:
@@ -71,3 +71,86 @@ def versions(python: Path | str, *names: str) -> dict[str, str]:
     done = subprocess.run([str(python), "-c", code, *names], check=True, capture_output=True, text=True, timeout=60)
     found: dict[str, str] = json.loads(done.stdout)
     return found
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Of several who want it, one installs and the others wait; the system drops the lock of one that was killed."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_name(f"{folder.name}.lock").open("w")
+    except OSError as error:
+        raise NotInstalled(f"nothing can be written in {folder.parent}: {error}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _install(interpreter: str, folder: Path, requirements: Sequence[str]) -> None:
+    """With uv where it is, else with venv and pip. Raises NotInstalled."""
+    folder.mkdir()
+    python, uv = str(folder / "bin" / "python"), shutil.which("uv")
+    steps = (
+        ([uv, "venv", "--allow-existing", "--python", interpreter, str(folder)],
+         [uv, "pip", "install", "--compile-bytecode", "--python", python, *requirements])
+        if uv else
+        ([interpreter, "-m", "venv", str(folder)],
+         [python, "-m", "pip", "install", "--disable-pip-version-check", *requirements])
+    )  # fmt: skip
+    log = folder / "install.log"
+    for step in steps:
+        try:
+            with log.open("ab") as output:
+                code = subprocess.run(step, stdout=output, stderr=output, check=False, timeout=PATIENCE).returncode
+        except subprocess.TimeoutExpired:
+            raise NotInstalled(f"{' '.join(step)} took more than {PATIENCE:.0f} s; {log} says why") from None
+        if code:
+            last = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise NotInstalled(f"{' '.join(step)} failed ({' '.join(last)}); {log} has all of it")
+
+
+def _python_for(name: str) -> tuple[str, tuple[int, int]]:
+    """This Python if the incumbent runs on it, else the newest on PATH, or of pyenv's, that it does run on."""
+    newest = NEWEST[name]
+    here = sys.version_info[:2]
+    if OLDEST <= here <= newest:
+        return getattr(sys, "_base_executable", sys.executable), here
+    for minor in range(newest[1], OLDEST[1] - 1, -1):
+        for found in _interpreters(f"3.{minor}"):
+            if _works(found):
+                return found, (3, minor)
+    raise NotInstalled(f"it needs a Python from {_dotted(OLDEST)} to {_dotted(newest)}, and none is on PATH")
+
+
+def _interpreters(version: str) -> Iterator[str]:
+    on_path = shutil.which(f"python{version}")
+    if on_path:
+        yield on_path
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    yield from (str(found) for found in sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True))
+
+
+def _works(python: Path | str) -> bool:
+    try:
+        done = subprocess.run([str(python), "-c", "import sys, venv"], capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
+
+
+def main() -> None:
+    failed = []
+    for name in INCUMBENTS:
+        try:
+            print(incumbent(name))
+        except NotInstalled as error:
+            failed.append(f"{name}: {error}")
+    sys.exit("\n".join(failed))
+
+
+if __name__ == "__main__":
+    main()

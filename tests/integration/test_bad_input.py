@@ -186,8 +186,8 @@ def test_without_the_token_nothing_is_answered_and_nothing_kept(none_made: Gatew
 def test_a_page_of_another_origin_is_refused(none_made: Gateway, origin: str) -> None:
     """Also where a browser asks nobody before it sends: a form's POST, and a WebSocket."""
     headers = {"Origin": origin, "Content-Type": "text/plain"}
-    refused(none_made.request("POST", KERNELS, {}, headers=headers), 403, "origin")
-    refused(none_made.request("POST", SESSIONS, {"path": "a", "type": "x"}, headers=headers), 403, "origin")
+    refused(none_made.request("POST", KERNELS, {}, headers=headers), 404, "origin")
+    refused(none_made.request("POST", SESSIONS, {"path": "a", "type": "x"}, headers=headers), 404, "origin")
     refused(none_made.request("GET", f"/api/kernels/{uuid.uuid4()}/channels", headers=headers), 403, "origin")
     preflight = none_made.request("OPTIONS", KERNELS, token=None, headers=headers)
     assert not [name for name in preflight.headers if name.lower().startswith("access-control")]

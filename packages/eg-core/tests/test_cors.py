@@ -2,7 +2,7 @@
 
 import pytest
 
-from eg_core.handlers.cors import Cors
+from eg_core.handlers.cors import Cors, names_this_machine
 from gateway_support import gateway
 from web_support import TOKEN, serving
 
@@ -85,8 +85,43 @@ async def test_an_error_can_be_read_by_the_page_too(page_web):
 
 async def test_another_page_makes_nothing(page_web):
     status, _, body = await page_web("POST", "/api/kernels", {}, headers={"Origin": OTHER})
-    assert status == 403
+    assert status == 404
     assert "allow_origin" in body["message"]
     assert page_web.registry.all_kernels() == []
     status, _, _ = await page_web("GET", f"/api/kernels?token={TOKEN}", headers={"Origin": PAGE}, token=None)
     assert status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8888", True),
+        ("gw.localhost:8888", True),
+        ("127.0.0.1:8888", True),
+        ("192.0.2.7", True),
+        ("[::1]:8888", True),
+        ("[::1]", True),
+        ("", False),
+        ("evil.example:8888", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1@evil.example", False),
+        ("notlocalhost", False),
+    ],
+)
+def test_names_that_a_pages_dns_cannot_have_made_up(host, own):
+    assert names_this_machine(host) is own
+
+
+async def test_mended_without_a_token_a_page_whose_dns_points_here_is_refused(tmp_path, short_tmp, kernelspecs):
+    """DNS rebinding: for the browser the page and the gateway are one host, so it asks nobody."""
+    options = {"auth_token": "", "own_names_only": True}
+    async with gateway(tmp_path, short_tmp) as registry, serving(registry, kernelspecs, **options) as web:
+        for headers in ({"Host": "evil.example"}, {"Host": "evil.example", "Origin": "http://evil.example"}):
+            for method, path in (("POST", "/api/kernels"), ("GET", "/api/kernels"), ("GET", "/metrics")):
+                status, _, body = await web(method, path, headers=headers, token=None)
+                assert status == 403
+                assert "EG_AUTH_TOKEN" in body["message"]
+        assert registry.all_kernels() == []
+        assert (await web("GET", "/api", token=None))[0] == 200

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import uuid
+from urllib.parse import quote
 
 import pytest
 
@@ -167,7 +168,7 @@ async def test_kernelspecs(web):
 
 
 async def test_pages_of_other_origins_are_refused(web):
-    assert (await web("GET", "/api", headers={"Origin": "http://evil.example"}))[0] == 403
+    assert (await web("GET", "/api", headers={"Origin": "http://evil.example"}))[0] == 404
     assert (await web("GET", "/api", headers={"Origin": f"http://127.0.0.1:{web.port}"}))[0] == 200
 
 
@@ -194,3 +195,34 @@ async def test_outputs_of_a_request_want_one_name(web):
         assert "parent" in body["message"]
     status, _, _ = await web("GET", f"/api/kernels/{uuid.uuid4()}/outputs?parent=a")
     assert status == 404
+
+
+@pytest.mark.parametrize("after", ["-1", "x", "", "1_0", "٣", "9" * 30, "9" * 5000])
+async def test_mended_an_offset_that_is_none_is_400(web, after):
+    status, _, body = await web("GET", f"/api/kernels/{uuid.uuid4()}/log?after={quote(after)}")
+    assert status == 400
+    assert "'after'" in body["message"]
+
+
+async def test_mended_a_session_id_that_no_launcher_takes_is_refused_before_the_upgrade(web):
+    _, _, model = await web("POST", "/api/kernels", {"name": "sleepy"}, headers={"Prefer": "respond-async"})
+    status, _, body = await web("GET", f"/api/kernels/{model['id']}/channels?session_id={'s' * 257}")
+    assert status == 400
+    assert "'session_id' has 257 characters" in body["message"]
+    assert (await web("GET", f"/api/kernels/{model['id'].upper()}/channels"))[0] == 426
+
+
+@pytest.mark.parametrize("field", ["path", "name"])
+async def test_mended_half_a_surrogate_pair_is_no_text(web, field):
+    for raw in (b"%s: {}}", b'{"type": "notebook", "path": "x", "%s": "a\\ud800"}', b'{"%s": "\\udc80"}'):
+        for path in ("/api/kernels", "/api/sessions"):
+            status, _, body = await web("POST", path, raw=raw % field.encode() if raw.count(b"%s") else raw)
+            assert status == 400
+            assert "Internal" not in body["message"]
+    assert web.registry.all_kernels() == []
+
+
+async def test_an_error_says_what_was_asked_for_as_it_was_asked_for(web):
+    assert "/a%2fb%20c." in (await web("GET", "/a%2fb%20c"))[2]["message"]
+    status, _, body = await web("PUT", "/api/kernels", {})
+    assert (status, body["message"]) == (405, "PUT cannot be used on /api/kernels.")

@@ -17,6 +17,8 @@ from eg_core.handlers.starting import LAUNCH_WAIT, launch_wait
         ({}, "foo; bar, Wait=100", 100.0),
         ({}, "wait=999999", 3600.0),
         ({}, "wait=-1", LAUNCH_WAIT),
+        ({}, "wait=²", LAUNCH_WAIT),
+        ({}, "wait=" + "9" * 5000, 3600.0),
     ],
 )
 def test_how_long_a_post_waits(env, prefer, seconds):

@@ -102,18 +102,59 @@ async def test_a_body_as_large_as_allowed_is_read(web):
     assert (await web("POST", "/api/kernels", raw=raw))[0] == 404
 
 
+@pytest.mark.parametrize("size", [MAX_BODY + 1, 8 * MAX_BODY], ids=["a byte too much", "8 MiB"])
+@pytest.mark.parametrize("token", [TOKEN, None], ids=["token", "no token"])
+async def test_a_body_that_is_too_large_is_refused_in_words(web, size, token):
+    status, _, body = await web("POST", "/api/kernels", raw=b"x" * size, token=token)
+    assert status == 413
+    assert str(MAX_BODY) in body["message"]
+    assert (await web("GET", "/api"))[0] == 200
+
+
+async def test_a_body_in_chunks_that_is_too_large_is_refused_and_its_connection_goes_on(hasty):
+    chunks = (b"10000\r\n" + b"x" * 0x10000 + b"\r\n") * 20 + b"0\r\n\r\n"
+    after = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = await ask(hasty.port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + after)
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", answer) == [b"413", b"200"]
+    assert hasty.registry.all_kernels() == []
+
+
+@pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
+async def test_who_announces_too_much_is_told_at_once(hasty, expect):
+    length = b"Content-Length: %d\r\n\r\n" % (1 << 40)
+    answer = await ask(hasty.port, HEAD + expect + length)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"100" not in answer.split(b"\r\n")[0]
+
+
+async def test_more_than_is_thrown_away_is_not_read(web):
+    _, writer = await asyncio.open_connection("127.0.0.1", web.port)
+    writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % (1 << 40))
+
+    async def flood():
+        for _ in range(40):
+            writer.write(b"x" * MAX_BODY)
+            await asyncio.wait_for(writer.drain(), 10)
+
+    with pytest.raises(ConnectionError):
+        await flood()
+    writer.close()
+
+
 # -- a thousand -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def process(short_tmp):
-    """A gateway in a process of its own, its URL, and its resident memory in bytes."""
+def process(short_tmp, request):
+    """A gateway in a process of its own: pid, port and log. Parameter: how many descriptors it may have."""
     environ = {**os.environ, "HOME": str(short_tmp), "JUPYTER_RUNTIME_DIR": str(short_tmp), "EG_AUTH_TOKEN": TOKEN}
     environ["JUPYTER_CONFIG_DIR"] = str(short_tmp / "config")
     log = short_tmp / "gateway.log"
+    limit = f"ulimit -n {request.param} && " if hasattr(request, "param") else ""
+    serve = [sys.executable, "-m", "eg_core.cli.main", "serve", "--port=0", f"--data-dir={short_tmp / 'data'}"]
     with log.open("wb") as output:
         gateway = subprocess.Popen(
-            [sys.executable, "-m", "eg_core.cli.main", "serve", "--port=0", f"--data-dir={short_tmp / 'data'}"],
+            ["/bin/sh", "-c", f'{limit}exec "$@"', "sh", *serve],
             env=environ,
             stdout=output,
             stderr=output,
@@ -133,6 +174,12 @@ def process(short_tmp):
 
 def resident(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def processor_time(pid):
+    """Seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def open_descriptors(pid):
@@ -158,6 +205,7 @@ async def test_a_thousand_slow_and_idle_connections_keep_nobody_waiting(process)
             sock = socket.create_connection(("127.0.0.1", port), timeout=10)
             sockets.append(sock)
             sock.sendall(beginnings[number % len(beginnings)])
+        # One of those counted before may have been a connection that was about to end.
         await until(lambda: open_descriptors(pid) >= descriptors + 990, "all are accepted", 30)
         slowest = max([await asyncio.to_thread(get_api, port) for _ in range(20)])
         assert slowest < 1.0
@@ -167,3 +215,41 @@ async def test_a_thousand_slow_and_idle_connections_keep_nobody_waiting(process)
             sock.close()
     await until(lambda: open_descriptors(pid) < descriptors + 20, "they are let go")
     assert "Traceback" not in log.read_text()
+
+
+async def test_mended_of_bodies_without_the_token_nothing_is_kept(process):
+    pid, port, _ = process
+    get_api(port)
+    before = resident(pid)
+    sockets = []
+    try:
+        for _ in range(100):
+            sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+            sockets.append(sock)
+            head = b"POST /api/kernels HTTP/1.1\r\nHost: x\r\nAuthorization: token wrong\r\nContent-Length: %d\r\n\r\n"
+            sock.sendall(head % MAX_BODY + b"x" * (MAX_BODY - 1))
+        get_api(port)
+        assert resident(pid) - before < 32 * 1024 * 1024
+        for sock in sockets:
+            sock.sendall(b"x")
+            assert sock.recv(100).startswith(b"HTTP/1.1 401 ")
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+@pytest.mark.parametrize("process", [120], indirect=True)
+async def test_mended_without_descriptors_it_rests_and_comes_back(process):
+    """It had written megabytes of tracebacks a second, on a processor of its own."""
+    pid, port, log = process
+    sockets = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(200)]
+    try:
+        await until(lambda: open_descriptors(pid) >= 119, "the last descriptor is used")
+        written, used = log.stat().st_size, processor_time(pid)
+        await asyncio.sleep(2.0)  # this long it has nothing to do
+        assert processor_time(pid) - used < 0.5
+        assert log.stat().st_size - written < 10_000
+    finally:
+        for sock in sockets:
+            sock.close()
+    await asyncio.to_thread(get_api, port)

@@ -26,6 +26,31 @@ def test_nothing_of_the_gateway_but_what_is_inherited():
     assert env == {"PATH": "/bin", "KERNEL_GATEWAY": "1"}
 
 
+def test_mended_a_secret_does_not_reach_a_kernel_by_another_name():
+    env = compose(
+        {"EG_STORE_KEY": "c"},
+        {"MINE": "<$EG_AUTH_TOKEN$EG_STORE_KEY>", "EG_AUTH_TOKEN": "spec"},
+        gateway={"EG_AUTH_TOKEN": "s"},
+        inherited=["EG_AUTH_TOKEN"],
+        allowed=["*"],
+    )
+    assert env == {"MINE": "<$EG_AUTH_TOKEN$EG_STORE_KEY>", "KERNEL_GATEWAY": "1"}
+
+
+def test_what_no_process_can_have_is_refused_however_it_came_about():
+    with pytest.raises(InvalidRequest, match="variable KERNEL_A has more than 131071 bytes"):
+        compose({"KERNEL_A": "\N{GRINNING FACE}" * MAX_VALUE})
+    with pytest.raises(InvalidRequest, match="variable ALL has more than"):
+        compose({"KERNEL_A": "x" * MAX_VALUE}, {"ALL": "$KERNEL_A" * 5})
+
+
+@pytest.mark.parametrize(
+    "name", ["LD_PRELOAD", "PYTHONPATH", "PATH", "PYTHONSTARTUP", "kernel_x", "KERNEL", "XKERNEL_A"]
+)
+def test_what_changes_how_programs_run_is_not_the_clients_unless_allowed_by_its_whole_name(name):
+    assert name not in compose({name: "x"}, allowed=["LD_", "PYTHON", "PATH_", "KERNEL*"])
+
+
 def test_the_kernelspec_sees_what_is_there_and_the_client_wins_over_it():
     env = compose(
         {"KERNEL_USERNAME": "bob", "KERNEL_Q": "client"},
@@ -34,6 +59,23 @@ def test_the_kernelspec_sees_what_is_there_and_the_client_wins_over_it():
     assert env["HOME_OF"] == "/home/bob"
     assert env["KERNEL_Q"] == "client"
     assert env["KEEP"] == "${NOBODY:-x}"
+
+
+def test_the_kernelspec_is_given_what_the_kernel_gets():
+    env = compose(
+        {"KERNEL_Q": "client"},
+        {"KERNEL_Q": "spec", "OF_CLIENT": "<$KERNEL_Q>", "BASE": "/opt", "BELOW": "$BASE/lib"},
+    )
+    assert (env["OF_CLIENT"], env["BELOW"]) == ("<client>", "/opt/lib")
+
+
+def test_an_inherited_variable_is_the_gateways_whatever_client_and_kernelspec_say():
+    def value(**more):
+        return compose({"HOME_OF": "client"}, {"HOME_OF": "spec"}, gateway={"HOME_OF": "gateway"}, **more)["HOME_OF"]
+
+    assert value(inherited=["HOME_OF"]) == "gateway"
+    assert value(inherited=["HOME_OF"], allowed=["HOME_OF"]) == "client"
+    assert value() == "spec"
 
 
 def test_what_the_gateway_says_wins_over_all():
@@ -51,6 +93,13 @@ def test_what_the_gateway_says_wins_over_all():
         ({"A": "x\0y"}, "value of A contains a NUL"),
         ({"A": "x" * (MAX_VALUE + 1)}, f"at most {MAX_VALUE}"),
         ({f"A{i}": "" for i in range(2000)}, "2000 entries"),
+        ({"A" * 256: "x"}, "256 characters"),
+        ({"A": "\ud800"}, "value of A holds half of a surrogate pair"),
+        ({"KERNEL_WORKING_DIR": "/" + "x" * 4095}, "KERNEL_WORKING_DIR has 4096 bytes"),
+        ({"KERNEL_USERNAME": "root "}, "begin or end with a blank"),
+        ({"KERNEL_USERNAME": "\u3000root"}, "begin or end with a blank"),
+        ({"KERNEL_USERNAME": "-u root"}, "nor begin with '-'"),
+        ({"KERNEL_USERNAME": "#0"}, "nor begin with '-' or '#'"),
     ],
 )
 def test_refused_in_words(env, words):

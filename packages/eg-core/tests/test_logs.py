@@ -48,6 +48,13 @@ def test_a_json_line_has_every_key():
     )
 
 
+@pytest.mark.parametrize("character", ["\r", "\x1b", "\x9b", "\x85", "\u2028", "\u202e", "\u2066", "\u200f"])
+def test_what_moves_a_terminals_cursor_or_turns_its_text_is_written_out(character):
+    line = Formatter("human").format(record(f"a{character}b"))
+    assert character not in line
+    assert repr(character)[1:-1] in line
+
+
 @pytest.mark.parametrize("style", ["human", "json", "%(levelname)s %(message)s"])
 def test_no_secret_in_any_format(style):
     formatter = Formatter(style, secrets=lambda: ("hunter2-hunter2", ""))

@@ -84,6 +84,11 @@ def test_openmetrics_for_who_asks_for_it():
     assert body.endswith(b"# EOF\n")
 
 
+@pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", "text/plain;version=;q=", "\xff", ",;"])
+def test_an_accept_header_that_makes_no_sense_is_answered(accept):
+    assert b"process_" in Metrics().exposition(accept)[0]
+
+
 @pytest.mark.parametrize(
     ("reason", "label"),
     [("exec_failed", "exec_failed"), (None, "unknown"), ("No such file: /x", "other"), ("a" * 41, "other")],

@@ -157,6 +157,30 @@ async def test_messages_reach_the_kernel_and_nonsense_does_not():
     channel.on_message(Opcode.TEXT, json.dumps(text).encode())
     assert [message.header["msg_id"] for message in kernel.submitted] == ["a"]
     assert connection.closed is None
+    (said,) = texts(connection)
+    assert said.startswith("[a message of 8 bytes was dropped: the message is not JSON")
+
+
+async def test_text_that_is_no_utf8_closes():
+    kernel = JournalOnly()
+    channel, connection = attach(kernel)
+    channel.on_message(Opcode.TEXT, b'{"header": "\xff"}')
+    assert connection.closed[0] == 1007
+    assert kernel.submitted == []
+
+
+async def test_mended_who_does_not_read_what_it_is_told_is_not_read():
+    """Else a client that sends nonsense and never reads could fill the launcher's memory."""
+    channel, connection = attach(JournalOnly())
+    connection.paused = True
+    channel.on_message(Opcode.TEXT, b"nonsense")
+    assert not connection.reading
+    channel.hold(1)
+    channel.hold(-1)
+    assert not connection.reading
+    connection.paused = False
+    channel.on_drain()
+    assert connection.reading
 
 
 async def test_reading_pauses_beyond_a_mebibyte_held():

@@ -300,6 +300,7 @@ async def test_pipelined_requests_are_not_read_without_bound(running, peer, serv
 
 async def test_silent_peers_make_room_for_one_that_speaks(running, monkeypatch):
     monkeypatch.setattr(server, "MAX_UNAUTHENTICATED", 5)
+    monkeypatch.setattr(server, "TURN", 0.05)
     silent = [await Peer.connect(running) for _ in range(12)]
     await until(lambda: len(running._unauthenticated) == 5)
     speaker = await Peer.connect(running)
@@ -308,6 +309,18 @@ async def test_silent_peers_make_room_for_one_that_speaks(running, monkeypatch):
     assert len(running._unauthenticated) == 4
     assert await silent[0].end() == b""
     for each in [*silent, speaker]:
+        await each.close()
+
+
+async def test_a_crowd_that_speaks_is_served_to_the_last(running, monkeypatch):
+    """Such as all clients of a gateway that was started again: nobody is cut before its request could be read."""
+    monkeypatch.setattr(server, "MAX_UNAUTHENTICATED", 5)
+    peers = await asyncio.gather(*(Peer.connect(running) for _ in range(200)))
+    for each in peers:
+        each.request()
+    assert {(await each.answer())[0] for each in peers} == {200}
+    assert running.connections == 200
+    for each in peers:
         await each.close()
 
 
@@ -432,7 +445,7 @@ async def test_the_servers_end_says_goodbye(running, service):
     asking.request("/slow")
     await until(lambda: ("slow",) in service.served)
     ending = asyncio.ensure_future(running.close(grace=5))
-    await until(lambda: not running._listeners)
+    await until(lambda: not running._doorway)
     service.gate.set()
     assert (await asking.answer())[0] == 200
     assert await asking.end() == b""
@@ -505,7 +518,7 @@ def test_a_listening_socket_out_of_descriptors_rests_and_comes_back(monkeypatch)
         running.listen(NoDescriptors(sock))
         peer = await Peer.connect(running)
         peer.request()
-        await until(lambda: running._resting)
+        await until(lambda: running._doorway.resting)
         running.tick()
         assert (await peer.answer())[0] == 200
         await peer.close()

@@ -119,6 +119,24 @@ def test_a_close_reason_is_cut_at_a_character():
         ws.parse_close(b"x")
 
 
+@pytest.mark.parametrize("code", [0, 1, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535])
+def test_a_close_code_that_nobody_may_send_is_an_error(code):
+    with pytest.raises(ProtocolError) as caught:
+        ws.parse_close(code.to_bytes(2, "big"))
+    assert caught.value.code == 1002
+
+
+@pytest.mark.parametrize("code", [1000, 1003, 1007, 1014, 3000, 4999])
+def test_a_close_code_that_may_be_sent(code):
+    assert ws.parse_close(code.to_bytes(2, "big") + b"why") == (code, "why")
+
+
+def test_a_close_reason_must_be_utf8():
+    with pytest.raises(ProtocolError) as caught:
+        ws.parse_close(b"\x03\xe8\xff")
+    assert caught.value.code == 1007
+
+
 def test_a_large_message_in_small_reads_is_linear():
     stream = frame(Opcode.BINARY, b"x" * 8_000_000, mask=b"abcd")
     reader = MessageReader(max_message=10_000_000, masked=True)

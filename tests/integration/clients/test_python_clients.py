@@ -217,8 +217,9 @@ async def test_cells_streams_and_errors(client: Client) -> None:
     assert failed.error is not None
     assert failed.error["ename"] == "ZeroDivisionError"
 
-    many = await client.run("for n in range(2000): print(n, flush=True)")
-    assert many.text == "".join(f"{n}\n" for n in range(2000))
+    # Fewer than a kernel's PUB socket holds: on a busy host ipykernel drops what comes after 1000 unsent ones.
+    many = await client.run("for n in range(500): print(n, flush=True)")
+    assert many.text == "".join(f"{n}\n" for n in range(500))
 
 
 async def test_input(client: Client) -> None:

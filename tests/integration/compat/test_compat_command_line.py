@@ -94,7 +94,7 @@ def test_show_config(fresh, gateway_kind, agree):
 @pytest.mark.parametrize("suffix", ["py", "json"])
 def test_a_configuration_file_by_its_usual_name(fresh, gateway_kind, agree, suffix):
     gw = fresh(Config(list_kernels=False, token=""))
-    values = {"base_url": "/from-file", "auth_token": "from-file", "allow_origin": "https://pages.example"}
+    values = {"base_url": "/from-file", "auth_token": "t0ken-in-file", "allow_origin": "https://pages.example"}
     file = gw.folder / "config" / f"{CONFIG_FILE[gateway_kind]}.{suffix}"
     app = APP[gateway_kind]
     if suffix == "py":
@@ -102,7 +102,7 @@ def test_a_configuration_file_by_its_usual_name(fresh, gateway_kind, agree, suff
     else:
         file.write_text(json.dumps({app: values}))
     gw.start()
-    answer = gw.request("GET", "/api", token="from-file", headers={"Origin": "https://pages.example"})
+    answer = gw.request("GET", "/api", token="t0ken-in-file", headers={"Origin": "https://pages.example"})
     agree(
         {
             "base_url": gw.url.endswith("/from-file") or gw.log().count("/from-file") > 0,

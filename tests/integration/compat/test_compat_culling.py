@@ -26,7 +26,8 @@ def after_a_while(gw):
             one.run("1")
 
         def there(name):
-            return gw.request("GET", f"/api/kernels/{kernels[name]}").status == 200
+            answer = gw.request("GET", f"/api/kernels/{kernels[name]}")
+            return answer.status == 200 and answer.json["execution_state"] != "dead"
 
         wait_until(lambda: not there("idle"), "the idle kernel to be culled", 15)
         began = time.monotonic()  # the others were started or used a little later
@@ -34,7 +35,8 @@ def after_a_while(gw):
             lambda: time.monotonic() - began > IDLE + 2 * CHECK or not any(there(name) for name in kernels),
             "the others to be culled or not",
         )
-        left = {name: there(name) for name in kernels}
+        left: dict[str, object] = {name: there(name) for name in kernels}
+        left["status of a culled one"] = gw.request("GET", f"/api/kernels/{kernels['idle']}").status
     gw.delete_all_of(model["id"] for model in gw.list_kernels())
     return left
 
@@ -42,19 +44,19 @@ def after_a_while(gw):
 def test_by_default_busy_kernels_are_spared(gateways, agree):
     agree(
         after_a_while(gateways(DEFAULT)),
-        {"idle": False, "busy": True, "connected": False, "connected and busy": True},
+        {"idle": False, "busy": True, "connected": False, "connected and busy": True, "status of a culled one": 200},
     )
 
 
 def test_connected_kernels_can_be_spared(gateways, agree):
     agree(
         after_a_while(gateways(SPARING)),
-        {"idle": False, "busy": True, "connected": True, "connected and busy": True},
+        {"idle": False, "busy": True, "connected": True, "connected and busy": True, "status of a culled one": 200},
     )
 
 
 def test_connected_and_busy_kernels_can_be_culled_too(gateways, agree):
     agree(
         after_a_while(gateways(EAGER)),
-        {"idle": False, "busy": False, "connected": False, "connected and busy": False},
+        {"idle": False, "busy": False, "connected": False, "connected and busy": False, "status of a culled one": 200},
     )

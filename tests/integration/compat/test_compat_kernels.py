@@ -81,7 +81,7 @@ BAD = {
     "env value a number": {"env": {"KERNEL_A": 1}},
     "env value null": {"env": {"KERNEL_A": None}},
     "env value with NUL": {"env": {"KERNEL_A": "a\0b"}},
-    "env value of 1 MiB": {"env": {"KERNEL_A": "x" * (1 << 20)}},
+    "env value of 256 KiB": {"env": {"KERNEL_A": "x" * (1 << 18)}},
 }
 
 

@@ -261,6 +261,7 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             "composer": composer,
             "cors": cors,
             "auth_token": self.auth_token,
+            "own_names_only": self.own_names_only,
             "authorized_origin": self.authorized_origin,
             "list_kernels": self.list_kernels,
             "authenticate_prometheus": self.authenticate_prometheus,

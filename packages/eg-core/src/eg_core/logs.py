@@ -27,7 +27,7 @@ OTHERS = ("tornado", "asyncio", "sqlalchemy", "alembic", "py.warnings")
 """Loggers of libraries, whose warnings are written in the same format."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+=/@-]{1,128}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _Result = TypeVar("_Result")
 
@@ -95,7 +95,7 @@ class Formatter(logging.Formatter):
         known = " ".join(f"{name}={value}" for name, value in fields.items() if value).replace("\n", r"\n")
         if known:
             first = f"{first} {{{known}}}"
-        # What a client has sent may be in a message: it must not begin a line, nor move the cursor.
+        # What a client has sent may be in a message: it must not begin a line, move the cursor or turn the text.
         text = redact.text(first + (newline + rest).replace("\n", "\n    "), *self._secrets())
         return _CONTROL.sub(_escape, text)
 

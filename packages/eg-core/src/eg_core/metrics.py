@@ -122,7 +122,10 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Everything, in the format that the ``Accept`` header asks for, and that format's content type."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception:  # noqa: BLE001 - what a client sends need not be a version, and the library reads it as one
+            encode, content_type = choose_encoder("")
         return encode(self.registry), content_type
 
 

@@ -4,7 +4,8 @@ Nothing is queued per client. ``pump`` hands over what follows the cursor while 
 1 MiB a turn; a client that is slow stays behind, and one that is too slow for the journal is told what it lost. The
 server (which owns the socket) calls ``on_*``; the app's one timer calls ``beat`` through the kernel.
 
-A message that cannot be understood is dropped and logged: a living kernel's socket isn't closed for it.
+A message that cannot be understood is dropped and its client told: a living kernel's socket isn't closed for it,
+but for text that is no UTF-8 (RFC 6455).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from eg_launcher.journal import Entry
 from eg_launcher.replay import Item, replay
 from eg_launcher.signing import make_message
 from eg_launcher.trace import Trace
-from eg_launcher.websocket import Opcode
+from eg_launcher.websocket import CLOSE_BAD_DATA, Opcode
 from eg_launcher.wire import CLOSE_SILENT, GWCLIENT_MAX_MESSAGE, PEER_EXACT, PEER_GWCLIENT, PEER_STRONG, ping_payload
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Channel:
         self._told_left_out: set[bytes] = set()
         self._held = 0
         self._reading = True
+        self._deaf = False  # it was told more than it reads
         self._resuming = True
         self._interval = kernel.limits.ws_ping_interval
         self._longest_silence = max(SILENCE_LIMIT, 3 * self._interval)
@@ -187,10 +189,14 @@ class Channel:
         return suspects is not None and suspects[0] <= entry.number <= suspects[1]
 
     def say(self, channel: str, parts: list[bytes]) -> None:
-        """A message for this client alone, outside the journal."""
-        if not self.closed:
-            self.trace.say(self.cursor, channel, parts)
-            self._connection.send(*encode(channel, parts, self._connection.subprotocol))
+        """A message for this client alone, outside the journal. Who does not read the answers is not read either."""
+        if self.closed:
+            return
+        self.trace.say(self.cursor, channel, parts)
+        self._connection.send(*encode(channel, parts, self._connection.subprotocol))
+        if self._connection.paused:
+            self._deaf = True
+            self._read_or_not()
 
     def say_notice(self, text: str, parent_header: bytes) -> None:
         """A line on stderr under a request's output."""
@@ -268,6 +274,10 @@ class Channel:
             message = decode(opcode, payload, self._connection.subprotocol)
         except ValueError as error:
             logger.debug("dropped a client's message: %s", error)
+            if opcode is Opcode.TEXT and not _is_utf8(payload):
+                self.close(CLOSE_BAD_DATA, "a text frame that is not UTF-8")
+            else:
+                self.say_notice(f"[a message of {_size(len(payload))} was dropped: {error}]\n", b"{}")
             return
         self._kernel.submit(self, message)
         self._unconfirmed += len(payload)
@@ -277,12 +287,15 @@ class Channel:
     def hold(self, size: int) -> None:
         """The kernel holds so much more for this client; from 1 MiB on its socket is not read."""
         self._held += size
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
         if self.closed:
             return
-        if self._reading and self._held > HELD_LIMIT:
+        if self._reading and (self._deaf or self._held > HELD_LIMIT):
             self._reading = False
             self._connection.pause_reading()
-        elif not self._reading and self._held <= HELD_LIMIT // 2:
+        elif not self._reading and not self._deaf and self._held <= HELD_LIMIT // 2:
             self._reading = True
             self._connection.resume_reading()
 
@@ -302,6 +315,8 @@ class Channel:
             self.pump()
 
     def on_drain(self) -> None:
+        self._deaf = False
+        self._read_or_not()
         self.pump()
 
     def on_close(self) -> None:
@@ -360,15 +375,19 @@ class Channel:
         self._connection.ping(self._ping)
 
 
+def _is_utf8(text: bytes) -> bool:
+    try:
+        str(text, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _valid_parent(parent: bytes) -> bytes:
     """A parent header that may go into a text frame."""
     if parent[:1] != b"{" or parent[-1:] != b"}":
         return b"{}"
-    try:
-        str(parent, "utf-8")
-    except UnicodeDecodeError:
-        return b"{}"
-    return parent
+    return parent if _is_utf8(parent) else b"{}"
 
 
 def _size(size: int) -> str:

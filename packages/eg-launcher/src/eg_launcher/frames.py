@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
+from itertools import accumulate
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any, Mapping, Sequence
 
@@ -99,13 +100,8 @@ def _check_utf8(name: str, part: bytes) -> None:
 def _v1_table(channel: str, parts: Sequence[bytes]) -> bytes:
     count = len(parts) + 2
     at = 8 * (count + 1)
-    offsets = [at]
-    at += len(channel)
-    offsets.append(at)
-    for part in parts:
-        at += len(part)
-        offsets.append(at)
-    return struct.pack(f"<{count + 1}Q", count, *offsets)
+    ends = accumulate(map(len, parts), initial=at + len(channel))
+    return struct.pack(f"<{count + 1}Q", count, at, *ends)
 
 
 def _buffer_table(text: Sequence[bytes], buffers: Sequence[bytes]) -> bytes:

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import Callable, Mapping, Protocol, Union
 
 from eg_launcher import wire
+from eg_launcher.doorway import Doorway
 from eg_launcher.handshake import switching_protocols
 from eg_launcher.http1 import Head, HttpError, Response, parse_head
 from eg_launcher.sockets import Receiver, WebSocket
 
-MAX_CONNECTIONS = 1000
+MAX_CONNECTIONS = 10_000
 MAX_UNAUTHENTICATED = 100
+TURN = 1.0  # seconds in which nobody has to make room for others, who wait in the backlog
 REQUEST_TIMEOUT = 30.0
 LINGER = 2.0
 _ACCEPTS_A_TURN = 64
@@ -59,8 +61,7 @@ class Server:
         self.service = service
         self.loop = asyncio.get_running_loop()
         self._ssl = ssl_context
-        self._listeners: list[socket.socket] = []
-        self._resting = False
+        self._doorway = Doorway(self.loop, self._accept)
         self.called_at = 0.0
         """When somebody connected last, whoever it was; the loop's clock."""
         self._closed: asyncio.Future[None] | None = None
@@ -75,25 +76,18 @@ class Server:
 
     def listen(self, listener: socket.socket) -> None:
         """Serve a bound, listening socket. It stays its maker's."""
-        listener.setblocking(False)
-        self._listeners.append(listener)
-        self.loop.add_reader(listener, self._accept, listener)
+        self._doorway.add(listener)
 
     def stop_listening(self) -> None:
         """Accept nobody any more; who is connected stays."""
-        for listener in self._listeners:
-            self.loop.remove_reader(listener)
-        self._listeners.clear()
+        self._doorway.close()
 
     def tick(self) -> None:
         """End what is over its deadline. To be called every second or so."""
         now = self.loop.time()
         for connection in [*self._unauthenticated, *self._authenticated]:
             connection.tick(now)
-        if self._resting:
-            self._resting = False
-            for listener in self._listeners:
-                self.loop.add_reader(listener, self._accept, listener)
+        self._doorway.go_on()
 
     async def close(self, grace: float = 1.0) -> None:
         """Stop accepting, let what is being written go out for ``grace`` seconds, then cut."""
@@ -152,15 +146,17 @@ class Server:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS_A_TURN):
+            if self._crowded():
+                self._doorway.rest()
+                self.loop.call_later(0.01, self._doorway.go_on)
+                return
             try:
                 sock, _address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # out of descriptors, most likely: epoll would only spin
                 log.warning("cannot accept a connection: %s", error)
-                self._resting = True
-                for each in self._listeners:
-                    self.loop.remove_reader(each)
+                self._doorway.rest()
                 return
             sock.setblocking(False)
             self.called_at = self.loop.time()
@@ -173,6 +169,11 @@ class Server:
             self._unauthenticated[connection] = None
             connection.task = self._keep(self.loop.create_task(self._adopt(connection, sock)))
             connection.task.add_done_callback(functools.partial(_disown, connection, sock))
+
+    def _crowded(self) -> bool:
+        oldest = next(iter(self._unauthenticated), None)
+        young = oldest is not None and self.loop.time() - oldest.since < TURN
+        return young and len(self._unauthenticated) >= MAX_UNAUTHENTICATED
 
     async def _adopt(self, connection: HttpConnection, sock: socket.socket) -> None:
         if sock.family != socket.AF_UNIX:
@@ -204,7 +205,8 @@ class HttpConnection(asyncio.Protocol):
         self._busy = False  # a request is being answered
         self._blocked = False  # the answer before does not go out
         self._ending = False  # nothing more is read
-        self._deadline: float | None = server.loop.time() + REQUEST_TIMEOUT
+        self.since = server.loop.time()
+        self._deadline: float | None = self.since + REQUEST_TIMEOUT
 
     # -- asyncio --------------------------------------------------------------------------------------------
 

@@ -21,14 +21,14 @@ class Signer:
             raise ValueError(f"signature scheme {scheme!r} is unknown; hmac-sha256 is the usual one")
         # RFC 2104 by hand: hmac's objects cost as much again, and this is done for every message.
         inner, outer = hashlib.new(digest), hashlib.new(digest)
-        self._plain = not key
+        self.signs = bool(key)
         key = hashlib.new(digest, key).digest() if len(key) > inner.block_size else key
         inner.update(bytes(byte ^ 0x36 for byte in key.ljust(inner.block_size, b"\0")))
         outer.update(bytes(byte ^ 0x5C for byte in key.ljust(outer.block_size, b"\0")))
         self._inner, self._outer = inner, outer
 
     def sign(self, parts: Sequence[bytes]) -> bytes:
-        if self._plain:
+        if not self.signs:
             return b""
         inner, outer = self._inner.copy(), self._outer.copy()
         for part in parts[:4]:
@@ -37,7 +37,7 @@ class Signer:
         return outer.hexdigest().encode("ascii")
 
     def verify(self, signature: bytes, parts: Sequence[bytes]) -> bool:
-        return self._plain or hmac.compare_digest(self.sign(parts), signature)
+        return not self.signs or hmac.compare_digest(self.sign(parts), signature)
 
 
 def make_message(

@@ -17,7 +17,9 @@ _MASK_CHUNK = 64 * 1024  # XOR of integers this long stays in the cache
 _MAX_REASON = 123  # a control frame holds 125 bytes, two of them are the code
 
 CLOSE_PROTOCOL_ERROR = 1002
+CLOSE_BAD_DATA = 1007
 CLOSE_TOO_BIG = 1009
+_NEVER_SENT = (1004, 1005, 1006)
 
 
 class Opcode(enum.IntEnum):
@@ -78,7 +80,13 @@ def parse_close(payload: bytes) -> tuple[int, str]:
         return 1005, ""
     if len(payload) == 1:
         raise ProtocolError("a Close frame's payload of one byte")
-    return int.from_bytes(payload[:2], "big"), payload[2:].decode("utf-8", "replace")
+    code = int.from_bytes(payload[:2], "big")
+    if not (1000 <= code <= 1014 or 3000 <= code <= 4999) or code in _NEVER_SENT:
+        raise ProtocolError(f"a Close frame with the code {code}, which nobody may send")
+    try:
+        return code, payload[2:].decode("utf-8")
+    except UnicodeDecodeError:
+        raise ProtocolError("a Close frame's reason that is not UTF-8", CLOSE_BAD_DATA) from None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ RECEIVED_HEADER = "EG-Received"
 
 AFTER = re.compile(r"([0-9a-f]{12})\.([0-9]{1,19})(?:\.([0-9]{1,10}))?\Z")
 """What an exact peer says it has had: ``after=EPOCH.NUMBER[.SERIAL]``, as a ping told it."""
-SKIP = re.compile(r"[0-9]{1,12}\Z")
+SKIP = re.compile(r"[0-9]{1,6}\Z")
 """``skip=``: data frames that it has had behind that ping."""
 
 _PING = struct.Struct("!6sQIQ")

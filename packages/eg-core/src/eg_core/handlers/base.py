@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 from http import HTTPStatus
@@ -11,14 +10,12 @@ from typing import Any, ClassVar
 from tornado import web
 
 from eg_core import errors, logs
-from eg_core.handlers.cors import Cors
+from eg_core.handlers import credential
+from eg_core.handlers.cors import Cors, names_this_machine
 from eg_core.kernels.registry import KernelRegistry
 from eg_core.launchers.client import LauncherUnreachable
 from eg_core.store.store import DuplicateKernel
 from eg_core.tls import is_issued_to
-
-MAX_BODY = 1024 * 1024
-"""Bytes of a request's body; what clients send is a name and some variables."""
 
 STATUSES: tuple[tuple[type[errors.GatewayError], HTTPStatus], ...] = (
     (errors.NoSuchKernelspec, HTTPStatus.NOT_FOUND),
@@ -44,6 +41,8 @@ class GatewayHandler(web.RequestHandler):
     """Authenticated unless a subclass says ``public = True``; every error is JSON ``{"reason", "message"}``."""
 
     public: ClassVar[bool] = False
+    foreign_origin: ClassVar[int] = 404
+    """The status for a page of an origin that may not come in; Enterprise Gateway's."""
 
     @property
     def registry(self) -> KernelRegistry:
@@ -84,19 +83,41 @@ class GatewayHandler(web.RequestHandler):
         if self.request.method == "OPTIONS":
             return  # a browser asks before it sends the page's request, and sends no token along
         self._check_certificate()
+        self._check_host()
         if not self.public and self.current_user is None:
             self.set_header("WWW-Authenticate", 'Bearer realm="eg"')
             raise web.HTTPError(
                 401, "Give the gateway's token as 'Authorization: token …' (jupyter_server: GatewayClient.auth_token)."
             )
         logs.bind(user=self.current_user)
-        if not self.check_origin(self.request.headers.get("Origin")):
+        if self._is_foreign():
             raise web.HTTPError(
-                403, "Pages of this origin may not use the gateway (EnterpriseGatewayApp.allow_origin says which may)."
+                self.foreign_origin,
+                "Pages of this origin may not use the gateway (EnterpriseGatewayApp.allow_origin says which may).",
             )
 
     async def options(self, *_args: str, **_kwargs: str) -> None:
         """The headers say it all."""
+        self._is_foreign()
+
+    def _is_foreign(self) -> bool:
+        """Said in the log too: a browser tells a page that may not come in nothing of what it was told."""
+        origin = self.request.headers.get("Origin")
+        if self.check_origin(origin):
+            return False
+        said = "%s %s: pages of %.200r may not use the gateway (EnterpriseGatewayApp.allow_origin says which may)"
+        self.log.info(said, self.request.method, self.request.path, origin)
+        return True
+
+    def _check_host(self) -> None:
+        """Without a token, a browser's own rule (a page of this very host may come in) is all that keeps foreign pages
+        out, and their DNS can say that their host is this machine."""
+        if self.settings.get("own_names_only") and not names_this_machine(self.request.headers.get("Host", "")):
+            raise web.HTTPError(
+                403,
+                "Without a token the gateway answers only to localhost and to addresses, not to other names in the "
+                "Host header. Set EG_AUTH_TOKEN, or say EnterpriseGatewayApp.allow_unauthenticated=True.",
+            )
 
     def _check_certificate(self) -> None:
         expected = self.settings.get("authorized_origin")
@@ -108,14 +129,8 @@ class GatewayHandler(web.RequestHandler):
 
     def get_current_user(self) -> str | None:
         """Whoever has the token is the trusted service; without a token set, everybody who reaches the port is."""
-        token: str = self.settings["auth_token"]
-        if not token:
-            return "service"
-        given = self.get_query_argument("token", "")
-        if not given:
-            scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
-            given = value.strip() if scheme.lower() in ("token", "bearer") else ""
-        return "service" if hmac.compare_digest(given.encode(), token.encode()) else None
+        given = credential.given_token(self.request.query, self.request.headers)
+        return "service" if credential.is_right(given, self.settings["auth_token"]) else None
 
     def check_origin(self, origin: str | None) -> bool:
         """A browser says where its page comes from: pages of this very host and of allowed origins may come in."""
@@ -149,12 +164,19 @@ class GatewayHandler(web.RequestHandler):
         elif isinstance(error, web.HTTPError):
             self.set_status(error.status_code)
             phrase = error.reason or HTTPStatus(error.status_code).phrase
-            body = {"reason": phrase, "message": error.log_message or ""}
+            body = {"reason": phrase, "message": self._words(error)}
         else:
             self.set_status(500)
             body = {"reason": "Internal error", "message": "Internal error; the gateway's log has the details."}
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(body))
+
+    def _words(self, error: web.HTTPError) -> str:
+        if error.log_message:
+            return error.log_message % error.args if error.args else error.log_message.replace("%%", "%")
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            return f"{(self.request.method or '')[:20]} cannot be used on {self.request.path[:200]}."
+        return "The request cannot be understood."
 
     def _expected(self, error: errors.GatewayError) -> dict[str, Any]:
         """Stock clients show the status line's phrase or ``reason``, so both carry the essence."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from eg_core.launchers.client import ChannelsLink
 
 MAX_SESSION_ID = 256
+"""Characters; the launcher takes no more."""
 RETRY_FIRST = 0.1
 RETRY_MOST = 5.0
 VERDICT_EVERY = 0.25
@@ -46,8 +47,13 @@ _OVER = (KernelState.DEAD, KernelState.ENDING)
 
 
 class ChannelsHandler(GatewayHandler):
+    foreign_origin = 403
+
     async def get(self, kernel_id: str) -> None:
-        kernel = self.registry.kernel(kernel_id)
+        kernel = self.registry.kernel(kernel_id.lower())
+        session_id = self.get_query_argument("session_id", "")
+        if len(session_id) > MAX_SESSION_ID:
+            raise InvalidRequest(f"'session_id' has {len(session_id)} characters; the most are {MAX_SESSION_ID}.")
         if kernel.state in _OVER:
             raise KernelGone(kernel.failure)
         headers = self.request.headers
@@ -68,12 +74,10 @@ class ChannelsHandler(GatewayHandler):
         """What the launcher is told of this client. Raises InvalidRequest."""
         query = {"peer": peer, "link": uuid.uuid4().hex}
         query |= {name: said for name in ("session_id", "after", "skip") if (said := self.get_query_argument(name, ""))}
-        if len(query.get("session_id", "")) > MAX_SESSION_ID:
-            raise InvalidRequest(f"session_id must have at most {MAX_SESSION_ID} characters.")
         if "after" in query and not wire.AFTER.match(query["after"]):
             raise InvalidRequest("after must be EPOCH.NUMBER or EPOCH.NUMBER.SERIAL, as a ping of this kernel told it.")
         if "skip" in query and not wire.SKIP.match(query["skip"]):
-            raise InvalidRequest("skip must be a number of frames, of at most 12 digits.")
+            raise InvalidRequest("skip must be a number of frames, of at most 6 digits.")
         return query
 
     def _is_upgrade(self, headers: HTTPHeaders) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 ANY = "*"
+
+
+_PORT = re.compile(r":[0-9]*\Z")
 
 
 @dataclass(frozen=True)
@@ -52,3 +57,15 @@ class Cors:
 
     def _origins(self) -> frozenset[str]:
         return frozenset(item.strip().lower().rstrip("/") for item in self.allow_origin.split(",") if item.strip())
+
+
+def names_this_machine(host: str) -> bool:
+    """Whether a ``Host`` header is an address or ``localhost``: nothing that a page's own DNS can have made up."""
+    name = _PORT.sub("", host).strip("[]").lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from eg_core.errors import InvalidRequest
 from eg_core.handlers.base import GatewayHandler
 from eg_core.handlers.starting import LAUNCH_WAIT, StartingHandler, raise_for
 
 MAX_NAME = 256
+_OFFSET = re.compile(r"[0-9]{1,18}\Z")
 
 
 class KernelsHandler(StartingHandler):
@@ -66,8 +68,7 @@ class KernelLogHandler(GatewayHandler):
     """What the kernel's process has written to stdout and stderr, from byte ``after`` on."""
 
     async def get(self, kernel_id: str) -> None:
-        try:
-            after = int(self.get_query_argument("after", "0"))
-        except ValueError:
-            raise InvalidRequest("'after' must be a whole number of bytes.") from None
-        self.write_json(await self.registry.log_of(kernel_id.lower(), max(0, after)))
+        after = self.get_query_argument("after", "0")
+        if not _OFFSET.match(after):
+            raise InvalidRequest("'after' must be a whole number of bytes, as told in 'next'.")
+        self.write_json(await self.registry.log_of(kernel_id.lower(), int(after)))

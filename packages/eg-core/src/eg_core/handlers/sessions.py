@@ -69,11 +69,18 @@ class SessionHandler(_SessionHandler):
         await self.sessions.get(session_id)
         notebook = _object(body, "notebook")
         kernel, request = self.kernel_of(body)
-        if kernel is None and request.name:
+        path, name = (text_of(body, field) or text_of(notebook, field) for field in ("path", "name"))
+        kind = _type(body) or None
+        begun = kernel is None and bool(request.name)
+        if begun:
             kernel = await self.begin(request)
             await self.settle(kernel, request.env)
-        path, name = (text_of(body, field) or text_of(notebook, field) for field in ("path", "name"))
-        session = await self.sessions.change(session_id, path=path, name=name, kind=_type(body) or None, kernel=kernel)
+        try:
+            session = await self.sessions.change(session_id, path=path, name=name, kind=kind, kernel=kernel)
+        except GatewayError:
+            if begun and kernel is not None:  # the session was ended meanwhile
+                self.registry.spawn(self.end_quietly(kernel.id, "request_failed"))
+            raise
         self.write_json(session.model())
 
     async def delete(self, session_id: str) -> None:

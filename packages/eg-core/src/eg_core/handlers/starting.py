@@ -12,7 +12,7 @@ from typing import Any
 from eg_core import logs
 from eg_core.errors import InvalidRequest, KernelGone, LaunchCancelled, LaunchDenied, LaunchFailed
 from eg_core.handlers.base import GatewayHandler
-from eg_core.kernels.env import check_client_env
+from eg_core.kernels.env import check_client_env, is_encodable
 from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.requests import Composer, KernelRequest
 from eg_core.kernels.states import KernelState
@@ -21,6 +21,7 @@ LAUNCH_WAIT = 25.0
 """Seconds a POST waits for the kernel: shorter than the stock client's 40."""
 MAX_WAIT = 3600.0
 MAX_TEXT = 4096
+_DIGITS = re.compile(r"[0-9]+\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 
 
@@ -97,6 +98,8 @@ def text_of(body: Mapping[str, Any], field: str) -> str | None:
         raise InvalidRequest(f"{field!r} must be a string, not {type(value).__name__}.")
     if value is not None and (len(value) > MAX_TEXT or "\0" in value):
         raise InvalidRequest(f"{field!r} must have at most {MAX_TEXT} characters and no NUL byte.")
+    if value is not None and not is_encodable(value):
+        raise InvalidRequest(f"{field!r} holds half of a surrogate pair, which is no character.")
     return value
 
 
@@ -106,7 +109,7 @@ def launch_wait(env: Mapping[str, str], prefer: str | None) -> float:
         name, _, value = preference.strip().partition("=")
         if name.lower() == "respond-async":
             return 0.0
-        if name.lower() == "wait" and value.strip().isdigit():
+        if name.lower() == "wait" and _DIGITS.match(value.strip()):
             return min(float(value), MAX_WAIT)
     try:
         timeout = float(env["KERNEL_LAUNCH_TIMEOUT"])

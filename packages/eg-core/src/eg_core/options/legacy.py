@@ -36,6 +36,10 @@ IGNORED: Mapping[str, str] = MappingProxyType(
         "availability_mode": _STORE,
         "authorizer_class": _OWN_CLASS,
         "kernel_manager_class": _OWN_CLASS,
+        "kernel_info_timeout": "a launch has one deadline (kernel_launch_timeout)",
+        "shutdown_wait_time": "a kernel has 5 s to end",
+        "buffer_offline_messages": "nothing that a kernel says is lost, client or not",
+        "shared_context": "the gateway holds no ZMQ context",
         "kernel_spec_manager_class": _OWN_CLASS,
         "kernel_spec_cache_class": _OWN_CLASS,
         "kernel_session_manager_class": _OWN_CLASS,
@@ -48,7 +52,7 @@ IGNORED: Mapping[str, str] = MappingProxyType(
         "cookie_secret_file": "no cookie is set",
     }
 )
-"""Options of the application, and why they do nothing."""
+"""Options of the application, under each of its names, and why they do nothing."""
 
 IGNORED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
     {
@@ -56,23 +60,12 @@ IGNORED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "FileKernelSessionManager": _STORE,
         "WebhookKernelSessionManager": _STORE,
         "KernelSessionManager": _STORE,
-        "RemoteKernelManager.shutdown_wait_time": "a kernel has 5 s to end",
         "AsyncIOLoopKernelRestarter": "a kernel that died is not started again behind its user's back",
-        "MappingKernelManager.kernel_info_timeout": "a launch has one deadline (kernel_launch_timeout)",
-        "MappingKernelManager.buffer_offline_messages": "nothing that a kernel says is lost, client or not",
-        "MappingKernelManager.shared_context": "the gateway holds no ZMQ context",
-        "MappingKernelManager.kernel_manager_class": _OWN_CLASS,
         "KernelSpecManager.kernel_spec_class": _OWN_CLASS,
         "NotebookHTTPPersonality": "there is no notebook-http mode",
     }
 )
-"""Sections and options of other classes. Those of a class hold for the classes made from it, too."""
-
-_MADE_FROM = {
-    "RemoteMappingKernelManager": "MappingKernelManager",
-    "AsyncMappingKernelManager": "MappingKernelManager",
-    "SeedingMappingKernelManager": "MappingKernelManager",
-}
+"""Sections and options of other classes."""
 
 IGNORED_VARIABLES: Mapping[str, str] = MappingProxyType(
     {
@@ -149,11 +142,10 @@ def _sections(config: Config) -> Iterator[str]:
     for section, values in sorted(config.items()):
         if not isinstance(values, Config):
             continue
-        known = _MADE_FROM.get(section, section)
-        if known in IGNORED_ELSEWHERE and values:
-            yield f"{section} is ignored: {IGNORED_ELSEWHERE[known]}."
+        if section in IGNORED_ELSEWHERE and values:
+            yield f"{section} is ignored: {IGNORED_ELSEWHERE[section]}."
             continue
         for name in sorted(values):
-            why: Any = IGNORED_ELSEWHERE.get(f"{known}.{name}")
+            why: Any = IGNORED_ELSEWHERE.get(f"{section}.{name}")
             if why is not None:
                 yield f"{section}.{name} is ignored: {why}."

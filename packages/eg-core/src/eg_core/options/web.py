@@ -18,7 +18,9 @@ class WebOptions(EnterpriseGatewayConfigMixin):
         "", help="Token that clients must give; set it by EG_AUTH_TOKEN, not on the command line."
     ).tag(config=True)
     allow_unauthenticated = Bool(
-        False, help="Serve without a token even on an address that other machines can reach."
+        False,
+        help="Serve without a token even on an address that other machines can reach, and under any name; without it a "
+        "gateway that has no token answers only to localhost and addresses in the Host header.",
     ).tag(config=True)
     list_kernels = Bool(
         True, help="Allow GET /api/kernels and /api/sessions; JupyterLab needs it (EG_LIST_KERNELS)."
@@ -55,6 +57,11 @@ class WebOptions(EnterpriseGatewayConfigMixin):
     authorized_origin = Unicode(
         "", help="Host that a client's certificate must be issued to; needs client_ca (EG_AUTHORIZED_ORIGIN)."
     ).tag(config=True)
+
+    @property
+    def own_names_only(self) -> bool:
+        """With a token nobody gets in by a name; over TLS the name must be the certificate's."""
+        return not (self.auth_token or self.allow_unauthenticated or self.certfile)
 
     @validate("base_url")
     def _valid_base_url(self, proposal: Any) -> str:
