@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from eg_compat.differences import ABSENT, DIFFERENCES
 from eg_compat.gateways import KINDS, CompatGateway, Config
 from eg_compat.incumbents import ensure
-from eg_compat.pending import PENDING
 
 RUNNING = pytest.StashKey[list[CompatGateway]]()
 
@@ -33,12 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     asked = str(metafunc.config.getoption("--compat")).split(",")
     if unknown := set(asked) - set(KINDS):
         raise pytest.UsageError(f"--compat knows {', '.join(KINDS)}; not {', '.join(unknown)}")
-    name = metafunc.function.__name__
-    kinds: list[Any] = []
-    for kind in (kind for kind in KINDS if kind in asked and kind not in ABSENT.get(name, {})):
-        late = kind == "ours" and name in PENDING
-        marks = [pytest.mark.xfail(reason=PENDING[name], strict=True)] if late else []
-        kinds.append(pytest.param(kind, marks=marks))
+    absent = ABSENT.get(metafunc.function.__name__, {})
+    kinds = [kind for kind in KINDS if kind in asked and kind not in absent]
     metafunc.parametrize("gateway_kind", kinds, indirect=True, scope="module")
 
 
@@ -89,14 +84,17 @@ def fresh(gateway_kind: str, pytestconfig: pytest.Config) -> Iterator[Callable[.
 def agree(request: pytest.FixtureRequest, gateway_kind: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], None]:
     """``agree(observed, expected)``, once a test, both by name; the reviewed differences replace what is expected."""
     name = request.function.__name__
+    parameters = [part for part in request.node.callspec.id.split("-") if part != gateway_kind]
+    keys = (name, f"{name}[{'-'.join(parameters)}]")
 
     def check(observed: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         wanted = dict(expected)
-        for difference in DIFFERENCES.get(name, ()):
-            for what, value in (difference.of(gateway_kind) or {}).items():
-                assert what in expected, f"differences.py, {name}: {what!r} is nothing this test looks at"
-                assert value != expected[what], f"differences.py, {name}: {what!r} is no difference"
-                wanted[what] = value
+        for key in keys:
+            for difference in DIFFERENCES.get(key, ()):
+                for what, value in (difference.of(gateway_kind) or {}).items():
+                    assert what in expected, f"differences.py, {key}: {what!r} is nothing this test looks at"
+                    assert value != expected[what], f"differences.py, {key}: {what!r} is no difference"
+                    wanted[what] = value
         wrong = {what: (observed.get(what), wanted.get(what)) for what in {**observed, **wanted}}
         wrong = {what: pair for what, pair in wrong.items() if pair[0] != pair[1]}
         lines = [f"  {what}: saw {saw!r}, expected {want!r}" for what, (saw, want) in wrong.items()]

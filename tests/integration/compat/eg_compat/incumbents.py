@@ -57,7 +57,7 @@ def ensure(kind: str) -> str | None:
     incumbent.folder.parent.mkdir(parents=True, exist_ok=True)
     with (incumbent.folder.parent / f"{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if done.exists():
+        if done.exists() and incumbent.python.exists():  # what it was made from may be gone
             return None
         shutil.rmtree(incumbent.folder, ignore_errors=True)
         python = _python(incumbent)
