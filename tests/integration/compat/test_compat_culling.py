@@ -7,8 +7,8 @@ import time
 from eg_compat.gateways import Config
 from eg_integration.waiting import wait_until
 
-IDLE, CHECK = 2, 1
-CULL = ("--MappingKernelManager.cull_idle_timeout=2", "--MappingKernelManager.cull_interval=1")
+IDLE, CHECK = 4, 1
+CULL = ("--MappingKernelManager.cull_idle_timeout=4", "--MappingKernelManager.cull_interval=1")
 DEFAULT = Config(args=CULL)
 EAGER = Config(args=(*CULL, "--MappingKernelManager.cull_connected=True", "--MappingKernelManager.cull_busy=True"))
 SPARING = Config(args=(*CULL, "--MappingKernelManager.cull_connected=False"))
@@ -16,14 +16,21 @@ SPARING = Config(args=(*CULL, "--MappingKernelManager.cull_connected=False"))
 
 def after_a_while(gw):
     """Which of four kernels are still there once an idle one, which nobody is connected to, has been culled."""
-    kernels = {name: gw.start_kernel() for name in ("idle", "busy", "connected", "connected and busy")}
+    kernels = {}
     sleep = "import time; time.sleep(60)"
-    with gw.connect(kernels["connected"]) as one, gw.connect(kernels["connected and busy"]) as two:
-        with gw.connect(kernels["busy"]) as third:
-            for channels in (two, third):
-                channels.execute(sleep)
-                channels.wait_for(lambda m: m.type == "execute_input", "the cell to begin")
-            one.run("1")
+
+    def open_one(name):
+        kernels[name] = gw.start_kernel()  # each is used at once: an incumbent that is slow culls it while others start
+        channels = gw.connect(kernels[name])
+        if "busy" in name:
+            channels.execute(sleep)
+            channels.wait_for(lambda m: m.type == "execute_input", "the cell to begin")
+        return channels
+
+    with open_one("connected and busy"), open_one("connected") as one:
+        open_one("busy").close()
+        one.run("1")
+        kernels["idle"] = gw.start_kernel()
 
         def there(name):
             answer = gw.request("GET", f"/api/kernels/{kernels[name]}")
