@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -39,6 +40,7 @@ def cache() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eg-incumbents"
 
 
+@functools.cache
 def incumbent(name: str) -> Path:
     """Its Python; installed first where it is not there yet. NotInstalled says why it cannot be."""
     interpreter, version = _python_for(name)

@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="fail instead of skipping when this system is absent (chromium, node, memory-cgroup); repeatable",
+        help="fail instead of skipping when this system is absent (chromium, node, eg, kg, memory-cgroup); repeatable",
     )
     group.addoption(
         "--artifacts",

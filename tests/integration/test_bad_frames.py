@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -145,6 +146,21 @@ def test_garbage_frames_are_told_and_harm_nobody(
     assert bystander.value("1 + 1") == 2
 
 
+def test_garbage_frames_while_the_kernel_is_starting(gateway: Gateway) -> None:
+    """The gateway itself holds them then: what breaks the WebSocket protocol is told, the rest waits for the kernel."""
+    answer = gateway.request("POST", "/api/kernels", {"name": "silent"}, headers={"Prefer": "respond-async"})
+    for name, (data, codes) in GARBAGE.items():
+        with raw_socket(gateway) as sock:
+            sock.sendall(upgrade(gateway, answer.json["id"]) + data + frame(0x9, b"on"))
+            said = b""
+            while not (ended := re.search(rb"\x88[\x02-\x7d](..)|\x8a\x02on", said, re.DOTALL)):
+                part = sock.recv(65536)
+                assert part, (name, said)
+                said += part
+        code = struct.unpack(">H", ended[1])[0] if ended[1] else 0
+        assert code in codes or data[:1] in b"\x81\x82", (name, code)
+
+
 def test_any_bytes_instead_of_frames(shared: tuple[Gateway, str, Channels]) -> None:
     gateway, kernel_id, bystander = shared
 
@@ -211,7 +227,10 @@ def test_silence_on_the_launchers_port_keeps_nobody_waiting(shared: tuple[Gatewa
     before = resident(launcher.pid)
     with ExitStack() as held:
         for number in range(1000):
-            sock = held.enter_context(launcher_socket(gateway))
+            try:
+                sock = held.enter_context(launcher_socket(gateway))
+            except BlockingIOError:  # as many wait as the launcher lets wait
+                continue
             with suppress(ConnectionError):
                 sock.sendall(
                     [b"", b"GET /sta", b"POST /kernels/x/start HTTP/1.1\r\nContent-Length: 999999\r\n\r\n{"][number % 3]
@@ -222,3 +241,25 @@ def test_silence_on_the_launchers_port_keeps_nobody_waiting(shared: tuple[Gatewa
         gateway.delete_kernel(second)
         assert resident(launcher.pid) - before < 32 * MIB
     assert bystander.value("1 + 1") == 2
+
+
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048, reason="not enough descriptors")
+def test_a_thousand_idle_clients_that_come_at_once(shared: tuple[Gateway, str, Channels]) -> None:
+    """As after a restart of the gateway: all hear of their kernel, and cost little while they are idle."""
+    gateway, kernel_id, bystander = shared
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    (launcher,) = gateway.launchers()
+    before = [resident(pid) for pid in (gateway.pid, launcher.pid)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    try:
+        with ExitStack() as held:
+            clients = [held.enter_context(raw_socket(gateway)) for _ in range(1100)]
+            for sock in clients:
+                sock.sendall(upgrade(gateway, kernel_id))
+            for sock in clients:
+                read_until(sock, b'"execution_state": "idle"')
+            assert bystander.value("1 + 1") == 2
+            grown = [resident(pid) - then for pid, then in zip((gateway.pid, launcher.pid), before, strict=True)]
+            assert max(grown) < 64 * MIB, grown
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -9,12 +9,14 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
 from eg_integration.gateway import Answer, Gateway
+from eg_integration.processes import resident
 from eg_integration.raw import head, raw_socket, read_all, read_until
 from eg_integration.waiting import wait_until
 from hypothesis import HealthCheck, given, settings
@@ -34,6 +36,15 @@ def none_made(gateway: Gateway) -> Iterator[Gateway]:
     assert gateway.kernels() == []
     assert gateway.process is not None
     assert gateway.process.poll() is None
+
+
+@pytest.fixture
+def kernel(gateway: Gateway) -> Iterator[str]:
+    """A kernel that must still answer after the test."""
+    kernel_id = gateway.start_kernel()
+    yield kernel_id
+    with gateway.connect(kernel_id) as client:
+        assert client.value("6 * 7") == 42
 
 
 def refused(answer: Answer, status: int, *words: str) -> None:
@@ -73,6 +84,11 @@ BODIES: dict[str, tuple[str, Any, int, str]] = {
     "unknown kernelspec": (KERNELS, {"name": "nope"}, 404, "nope"),
     "a path as kernelspec": (KERNELS, {"name": "../../../../etc"}, 404, "kernelspec"),
     "a long kernelspec": (KERNELS, {"name": "x" * 100_000}, 400, "at most 4096"),
+    "half a character as path": (KERNELS, b'{"path": "\\ud800"}', 400, "'path'"),
+    "half a character as value": (KERNELS, b'{"env": {"KERNEL_A": "\\ud800"}}', 400, "KERNEL_A"),
+    "half a character as user": (KERNELS, b'{"env": {"KERNEL_USERNAME": "\\ud800"}}', 400, "KERNEL_USERNAME"),
+    "half a character in a session": (SESSIONS, b'{"path": "\\udfff", "type": "notebook"}', 400, "'path'"),
+    "2 MiB": (KERNELS, b"x" * 2_097_152, 413, "1048576"),
     "no body": (SESSIONS, b"", 400, "No JSON data"),
     "no path": (SESSIONS, {"type": "notebook"}, 400, "path"),
     "no type": (SESSIONS, {"path": "a.ipynb"}, 400, "type"),
@@ -92,6 +108,17 @@ def test_an_unknown_kernel_is_404(none_made: Gateway, where: str) -> None:
     for kernel_id in (str(uuid.uuid4()), "é-é-é-é-é".encode().hex() + "-a-a-a-a", "a" * 30_000 + "-a-a-a-a"):
         for method in ("GET", "DELETE") if not where else ("POST",) if where[1] in "ir" else ("GET",):
             refused(none_made.request(method, f"/api/kernels/{kernel_id}{where}"), 404)
+
+
+def test_parameters_that_are_wrong_are_named(gateway: Gateway, kernel: str) -> None:
+    for after in ("x", "-1", "1e3", "²", "9" * 30, "9" * 4000):
+        refused(gateway.request("GET", f"/api/kernels/{kernel}/log?after={quote(after)}"), 400, "'after'")
+    refused(gateway.request("GET", f"/api/kernels/{kernel}/channels?session_id={'x' * 5000}"), 400, "'session_id'")
+    for prefer in ("wait=\xb2", "wait=-1", "wait=", "wait=1e999", "wait=" + "x" * 9000, ",,;="):
+        answer = gateway.request("POST", KERNELS, {"name": "nope"}, headers={"Prefer": prefer})
+        refused(answer, 404, "nope")
+    answer = gateway.request("POST", KERNELS, {}, headers={"Prefer": "wait=\xb2"})
+    assert answer.status == 201
 
 
 def test_only_declared_resources_leave_a_kernelspecs_folder(none_made: Gateway) -> None:
@@ -178,6 +205,31 @@ def test_without_the_token_nothing_is_answered_and_nothing_kept(none_made: Gatew
             answer = none_made.request(method, path, {} if method == "POST" else None, token=token)
             refused(answer, 404 if ".." in path else 401)
             assert none_made.token not in f"{answer.headers}{answer.body!r}"
+
+
+def test_bodies_without_the_token_are_not_kept(none_made: Gateway) -> None:
+    before = resident(none_made.pid)
+    with ExitStack() as held:
+        for _ in range(200):
+            sock = held.enter_context(raw_socket(none_made))
+            sock.sendall(b"POST /api/kernels HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 999_000)
+        assert none_made.request("GET", "/api").status == 200
+        assert resident(none_made.pid) - before < 64 << 20
+        sock.sendall(b"x" * 1000)
+        assert read_until(sock, b"\r\n\r\n").startswith(b"HTTP/1.1 401 ")
+
+
+def test_without_a_token_a_name_from_foreign_dns_does_not_reach_it(new_gateway: Callable[..., Gateway]) -> None:
+    """A page may come in whose own host the browser believes this machine to be."""
+    gateway = new_gateway("bare").start(env={"EG_AUTH_TOKEN": ""})
+    port = urlsplit(gateway.url).port
+    for host in (f"evil.example:{port}", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example"):
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        refused(gateway.request("POST", KERNELS, {}, headers=headers), 403, "Host")
+        refused(gateway.request("GET", KERNELS, headers=headers), 403, "Host")
+        refused(gateway.request("GET", f"/api/kernels/{uuid.uuid4()}/channels", headers=headers), 403, "Host")
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"):
+        assert gateway.request("GET", KERNELS, headers={"Host": host}).json == []
 
 
 @pytest.mark.parametrize(

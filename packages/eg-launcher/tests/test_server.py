@@ -315,6 +315,7 @@ async def test_silent_peers_make_room_for_one_that_speaks(running, monkeypatch):
 async def test_a_crowd_that_speaks_is_served_to_the_last(running, monkeypatch):
     """Such as all clients of a gateway that was started again: nobody is cut before its request could be read."""
     monkeypatch.setattr(server, "MAX_UNAUTHENTICATED", 5)
+    monkeypatch.setattr(server, "TURN", 30.0)
     peers = await asyncio.gather(*(Peer.connect(running) for _ in range(200)))
     for each in peers:
         each.request()

@@ -143,7 +143,7 @@ def test_garbage_harms_nobody_else(gw, agree, shared, frame):
         agree({"the other": two.value("1 + 1")}, {"the other": 2})
 
 
-def test_mended_the_same_session_again_leaves_the_older_socket(gw, agree, shared):
+def test_the_same_session_again_leaves_the_older_socket(gw, agree, shared):
     with gw.connect(shared) as one:
         one.run("1")
         with gw.connect(shared, session=one.session) as two:

@@ -49,7 +49,7 @@ OTHER_TRAITS = (
 
 def complaints(text):
     """What a program says of options it does not know."""
-    return sorted(set(re.findall(r"(?:not recognized|[Uu]nrecognized|[Ii]nvalid|does not exist).{0,80}", text)))
+    return sorted(set(re.findall(r"(?:not recognized|[Uu]nrecognized|[Ii]nvalid).{0,80}", text)))
 
 
 def test_it_says_where_it_is(gateways, gateway_kind, agree):
@@ -102,15 +102,18 @@ def test_a_configuration_file_by_its_usual_name(fresh, gateway_kind, agree, suff
     else:
         file.write_text(json.dumps({app: values}))
     gw.start()
+    gw.url = gw.url.removesuffix("/from-file")
+    above = gw.request("GET", "/api", token="t0ken-in-file").status
+    gw.url += "/from-file"
     answer = gw.request("GET", "/api", token="t0ken-in-file", headers={"Origin": "https://pages.example"})
     agree(
         {
-            "base_url": gw.url.endswith("/from-file") or gw.log().count("/from-file") > 0,
+            "above": above,
             "token": answer.status,
             "without": gw.request("GET", "/api", token=None).status,
             "allow_origin": answer.headers.get("Access-Control-Allow-Origin"),
         },
-        {"base_url": True, "token": 200, "without": 401, "allow_origin": "https://pages.example"},
+        {"above": 404, "token": 200, "without": 401, "allow_origin": "https://pages.example"},
     )
 
 
@@ -223,7 +226,7 @@ def test_a_bad_value_is_refused(fresh, gateway_kind, agree):
     agree({"failed": done.returncode != 0, "named": "port" in done.stderr}, {"failed": True, "named": True})
 
 
-def test_sighup_is_ignored_and_sigterm_ends_it(fresh, agree):
+def test_mended_sigterm_ends_the_gateway_and_not_its_kernels(fresh, agree):
     gw = fresh(Config()).start()
     gw.start_kernel()
     assert gw.process is not None

@@ -69,7 +69,7 @@ def test_listed_variables_pass(gateways, agree):
             "KERNEL_A": "1",
             SECRET: OWN,
             "NOT_THERE": None,
-            "client over inherited": "of-the-client",
+            "client over inherited": OWN,
         },
     )
 

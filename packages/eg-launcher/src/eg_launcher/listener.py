@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-BACKLOG = 512
+BACKLOG = 1024
 MAX_UNIX_PATH = 107
 
 

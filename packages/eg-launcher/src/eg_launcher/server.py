@@ -24,7 +24,7 @@ from eg_launcher.sockets import Receiver, WebSocket
 
 MAX_CONNECTIONS = 10_000
 MAX_UNAUTHENTICATED = 100
-TURN = 1.0  # seconds in which nobody has to make room for others, who wait in the backlog
+TURN = 0.25  # seconds in which nobody has to make room for others, who wait in the backlog
 REQUEST_TIMEOUT = 30.0
 LINGER = 2.0
 _ACCEPTS_A_TURN = 64

@@ -21,10 +21,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import websocket
+from benchmarks import venvs
 from eg_integration.gateway import AVAILABLE, Answer, Gateway
 from eg_integration.waiting import wait_until
-
-from eg_compat.incumbents import INCUMBENTS
 
 KINDS = ("ours", "eg", "kg")
 APP = {"ours": "EnterpriseGatewayApp", "eg": "EnterpriseGatewayApp", "kg": "KernelGatewayApp"}
@@ -34,6 +33,7 @@ CONFIG_FILE = {
     "eg": "jupyter_enterprise_gateway_config",
     "kg": "jupyter_kernel_gateway_config",
 }
+OUR_SCRIPT = "jupyter-enterprisegateway"
 RENAMED = {("kg", "CLIENT_ENVS"): "KG_ENV_WHITELIST", ("kg", "INHERITED_ENVS"): "KG_ENV_PROCESS_WHITELIST"}
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 """A well-formed id that no kernel and no session has."""
@@ -73,10 +73,10 @@ class CompatGateway(Gateway):
         folder = Path(tempfile.mkdtemp(prefix=f"eg-compat-{kind}-", dir="/tmp"))
         for part in ("home", "data", "run", "tmp", "config"):
             (folder / part).mkdir(mode=0o700)
-        script = Path(sys.executable).with_name("jupyter-enterprisegateway") if kind == "ours" else None
-        super().__init__(folder, str(script or INCUMBENTS[kind].command))
+        script = Path(sys.executable).with_name(OUR_SCRIPT) if kind == "ours" else venvs.script(kind.upper())
+        super().__init__(folder, str(script))
         self.kind, self.config, self.token = kind, config, config.token
-        self.python = sys.executable if kind == "ours" else str(INCUMBENTS[kind].python)
+        self.python = sys.executable if kind == "ours" else str(script.with_name("python"))
         self.kernel_dir = folder / "jupyter" / "kernels"
         self.add_kernelspec("python3")
         (self.kernel_dir / "python3" / "kernel.js").write_text("// declared\n")
