@@ -169,13 +169,13 @@ async def _v1(launcher, kernel_id):
     ):
         assert client.protocol == wire.V1_SUBPROTOCOL
         await client.send_bytes(_v1_frame(parts))
-        kind = None
-        while kind != "execute_reply":
+        kinds = set()
+        while not {"execute_reply", "stream"} <= kinds:  # they come on different sockets, in any order
             message = await client.receive(LIMIT)
             assert message.type is aiohttp.WSMsgType.BINARY
             split = _v1_parts(message.data)
-            kind = json.loads(split[1])["msg_type"]
-            if kind == "stream":
+            kinds.add(json.loads(split[1])["msg_type"])
+            if json.loads(split[1])["msg_type"] == "stream":
                 received.append(split)
         sock = client.get_extra_info("socket")
     deadline = time.monotonic() + LIMIT
