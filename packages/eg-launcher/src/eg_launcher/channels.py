@@ -276,7 +276,7 @@ class Channel:
             logger.debug("dropped a client's message: %s", error)
             if opcode is Opcode.TEXT and not _is_utf8(payload):
                 self.close(CLOSE_BAD_DATA, "a text frame that is not UTF-8")
-            else:
+            elif not self._deaf:  # nonsense is shorter than what is said of it
                 self.say_notice(f"[a message of {_size(len(payload))} was dropped: {error}]\n", b"{}")
             return
         self._kernel.submit(self, message)
