@@ -37,7 +37,7 @@ def test_every_route_wants_the_token(gw, agree):
     assert gw.list_kernels() == []
 
 
-def test_options_needs_no_token(gw, agree):
+def test_mended_options_is_answered_on_every_route_without_a_token(gw, agree):
     agree(
         {name: gw.request("OPTIONS", path, token=None).status for name, (_, path) in ROUTES.items()},
         dict.fromkeys(ROUTES, 200),
@@ -56,7 +56,7 @@ def test_401_is_json_of_the_usual_fields(gw, agree):
     )
 
 
-def test_the_header_takes_these_forms(gw, agree):
+def test_mended_the_header_takes_these_forms_in_any_case(gw, agree):
     forms = {
         "token T": f"token {gw.token}",
         "Token T": f"Token {gw.token}",

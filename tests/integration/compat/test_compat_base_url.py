@@ -11,7 +11,7 @@ def gw(request, gateways):
     return gateways(Config(env={"BASE_URL": request.param}))
 
 
-def test_everything_is_below_the_base_url(gw, agree):
+def test_mended_everything_is_below_the_base_url_however_it_is_written(gw, agree):
     root = gw.url.split("/gate")[0]
     gw.url = root + "/gate/way"
     started = gw.request("POST", "/api/kernels", {"name": "python3"})

@@ -43,7 +43,7 @@ def test_the_headers_are_on_every_answer(gateways, agree):
     )
 
 
-def test_the_headers_are_on_every_preflight(gateways, agree):
+def test_mended_the_headers_are_on_every_preflight(gateways, agree):
     gw = gateways(ONE)
     asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "Authorization"}
     paths = {
@@ -59,7 +59,7 @@ def test_the_headers_are_on_every_preflight(gateways, agree):
     )
 
 
-def test_the_headers_are_on_errors_too(gateways, agree):
+def test_mended_the_headers_are_on_errors_too(gateways, agree):
     gw = gateways(ONE)
     page = {"Origin": PAGE}
     answers = {

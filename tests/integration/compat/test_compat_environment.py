@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from eg_compat.gateways import Config
 
@@ -132,9 +130,6 @@ def test_mended_no_request_sees_the_variables_of_another(fresh, agree):
     """Two overlapping starts, then one that sends nothing."""
     gw = fresh(PLAIN).start()
     bodies = [{"env": {"KERNEL_SECRET": f"of {who}", "KERNEL_USERNAME": who}} for who in ("alice", "bob")]
-    threads = [threading.Thread(target=gw.request, args=("POST", "/api/kernels", body)) for body in bodies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    agree({"secret": environment(gw, {"name": "python3"}).get("KERNEL_SECRET")}, {"secret": None})
+    started = [answer.status for answer in gw.at_once("POST", "/api/kernels", bodies)]
+    secret = environment(gw, {"name": "python3"}).get("KERNEL_SECRET")
+    agree({"started": started, "secret": secret}, {"started": [201, 201], "secret": None})

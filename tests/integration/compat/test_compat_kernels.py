@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import uuid
 
 import pytest
@@ -85,12 +84,17 @@ BAD = {
 }
 
 
-def test_bad_bodies_are_400_and_start_nothing(gw, agree):
+def test_mended_bad_bodies_are_400_and_start_nothing(gw, agree):
     answers = {what: gw.request("POST", "/api/kernels", body) for what, body in BAD.items()}
     agree(
         {what: answer.status for what, answer in answers.items()} | {"kernels": len(gw.list_kernels())},
         {**dict.fromkeys(BAD, 400), "kernels": 0},
     )
+
+
+def test_a_variable_of_5000_characters(gw, agree):
+    answer = gw.request("POST", "/api/kernels", {"env": {"KERNEL_A": "x" * 5000}})
+    agree({"status": answer.status}, {"status": 201})
 
 
 def test_mended_no_traceback_reaches_a_client(gw, agree):
@@ -274,14 +278,6 @@ def test_mended_a_kernel_that_dies_stays_dead_and_can_be_restarted(gw, agree):
 
 
 def test_many_starts_at_once(gw, agree):
-    found: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(gw.request("POST", "/api/kernels", {"env": {}}).status))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    found = [answer.status for answer in gw.at_once("POST", "/api/kernels", [{"env": {}}] * 3)]
     agree({"answers": found, "kernels": len({m["id"] for m in gw.list_kernels()})},
           {"answers": [201] * 3, "kernels": 3})  # fmt: skip

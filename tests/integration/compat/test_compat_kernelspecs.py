@@ -79,7 +79,7 @@ def test_one_kernelspec(gw, agree):
     )
 
 
-def test_jupyter_servers_way_of_asking_for_one(gw, agree):
+def test_mended_jupyter_servers_way_of_asking_for_one(gw, agree):
     """With a user it appends the name behind the query."""
     answer = gw.request("GET", "/api/kernelspecs?user=somebody/python3")
     agree({"status": answer.status, "name": answer.json.get("name")}, {"status": 200, "name": "python3"})
@@ -136,7 +136,7 @@ def test_kernelspecs_come_change_and_go_without_a_restart(gw, agree):
     agree({"came": came, "changed": changed, "went": went}, {"came": True, "changed": True, "went": True})
 
 
-def test_a_broken_kernelspec_hides_no_other(gw, agree):
+def test_mended_a_broken_kernelspec_hides_no_other_and_is_a_404(gw, agree):
     broken = gw.kernel_dir / "broken"
     broken.mkdir()
     (broken / "kernel.json").write_text("{not json")
@@ -167,7 +167,7 @@ def test_names_are_listed_in_lower_case(gw, agree):
         shutil.rmtree(gw.kernel_dir / "MixedCase")
 
 
-def test_allowed_kernelspecs(gateways, agree):
+def test_mended_the_list_of_allowed_kernelspecs_holds_for_starts_too(gateways, agree):
     gw = gateways(ALLOWED)
     gw.add_kernelspec("forbidden")
     agree(

@@ -112,7 +112,7 @@ def test_mended_the_same_path_twice_is_the_same_session(gw, agree):
     )
 
 
-def test_bad_bodies(gw, agree):
+def test_mended_bad_bodies_are_400_and_make_nothing(gw, agree):
     bodies = {
         "nothing": None,
         "no JSON": b"{",
@@ -137,7 +137,7 @@ def test_mended_a_session_of_an_unknown_kernelspec_is_a_404(gw, agree):
     )
 
 
-def test_errors_of_one_session_have_both_dialects_fields(gw, agree):
+def test_mended_errors_of_one_session_have_both_dialects_fields(gw, agree):
     answer = gw.request("GET", f"/api/sessions/{NOWHERE}")
     agree(gw.error(answer), {"status": 404, "fields": ERROR})
 

@@ -16,8 +16,8 @@ OPTIONS = ("--certfile={folder}/server.pem", "--keyfile={folder}/server.key")
 def tls(fresh):
     """``tls(client_ca)``: a gateway on TLS and a function that asks it."""
 
-    def start(*, client_ca):
-        gw = fresh(Config(token=""))
+    def start(*, client_ca, raw=None):
+        gw = fresh(Config(token="", raw=raw or {}))
         write_certificates(gw.folder)
         options = [option.format(folder=gw.folder) for option in OPTIONS]
         gw.start(*options, *([f"--client-ca={gw.folder}/ca.pem"] if client_ca else []))
@@ -54,3 +54,11 @@ def test_tls(tls, agree):
 def test_tls_with_certificates_of_clients(tls, agree):
     _, get = tls(client_ca=True)
     agree({"with": get(certificate=True), "without": get()}, {"with": 200, "without": "refused"})
+
+
+def test_mended_the_variable_for_whom_clients_certificates_must_be_issued_to_is_read(tls, agree):
+    def status(name):
+        _, get = tls(client_ca=True, raw={"EG_AUTHORIZED_ORIGIN": name})
+        return get(certificate=True)
+
+    agree({"theirs": status("localhost"), "another": status("elsewhere.example")}, {"theirs": 200, "another": 403})
