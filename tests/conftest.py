@@ -21,7 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="fail instead of skipping when this system is absent (chromium, node, eg, kg, memory-cgroup); repeatable",
+        help="fail instead of skipping when this system is absent (chromium, node, eg, kg, notebook6, nb2kg, "
+        "memory-cgroup); repeatable",
     )
     group.addoption(
         "--artifacts",
