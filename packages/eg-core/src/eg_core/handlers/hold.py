@@ -45,7 +45,7 @@ class Hold:
         self._leg = Leg(board, sock, self)
         self._owner = owner
         self._reader = FrameReader(max_message=MAX_MESSAGE, masked=True, keep_raw=True)
-        self._frames: list[bytes] = []
+        self._frames = bytearray()  # one after the other: as objects of their own small ones take many times their size
         self._size = 0
         self._timer = board.timers.after(PING_EVERY, self._ping)
 
@@ -59,7 +59,7 @@ class Hold:
 
     def held(self) -> list[bytes]:
         """What the client has sent, to the byte."""
-        return [*self._frames, self._reader.pending]
+        return [bytes(self._frames), self._reader.pending]
 
     def release(self) -> Leg:
         """Hand the leg over."""
@@ -113,7 +113,7 @@ class Hold:
         try:
             for frame in self._reader.feed(data):
                 if frame.opcode < Opcode.CLOSE:
-                    self._frames.append(frame.raw)
+                    self._frames += frame.raw
                     continue
                 self._size -= len(frame.raw)
                 if frame.opcode is Opcode.PING:
