@@ -119,3 +119,21 @@ async def test_replies_beside_short_ones(kernel: PretendedKernel, channel: str) 
     socket.send_multipart([b"us", *kernel.message("short")[:3]])
     socket.send_multipart([b"us", *good])
     await kernel.all_come(good, dropped=1)
+
+
+@pytest.mark.parametrize(("before", "after"), [(b" \n", b""), (b"", b"\r\n"), (b"\t", b" ")])
+async def test_space_around_a_header_is_allowed(kernel: PretendedKernel, before: bytes, after: bytes) -> None:
+    header, *others = kernel.message("spacious")[2:]
+    parts = [before + header + after, *others]
+    message = [DELIMITER, kernel.signer.sign(parts), *parts]
+    kernel.publish(*message)
+    await kernel.all_come(message)
+
+
+@pytest.mark.parametrize("header", [b"", b"{", b"[]", b"null", b"{} {}", b'{"msg_type": "stream"}x', b"\xff"])
+async def test_a_header_that_is_no_object_is_dropped(kernel: PretendedKernel, header: bytes) -> None:
+    parts = [header, *kernel.message("bad")[3:]]
+    good = kernel.message("good")
+    kernel.publish(b"stream", DELIMITER, kernel.signer.sign(parts), *parts)
+    kernel.publish(b"stream", *good)
+    await kernel.all_come(good, dropped=1)

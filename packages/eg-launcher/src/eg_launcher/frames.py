@@ -19,6 +19,7 @@ from eg_launcher.wire import V1_SUBPROTOCOL
 
 _LARGE = 64 * 1024  # parts from this size on are not copied into one buffer with the others
 _MAX_PARTS = 65536
+_pack_v1_table = struct.Struct("<7Q").pack  # of a message without buffers
 _WHITESPACE = b" \t\r\n"  # JSON's; a text may stand between it
 
 
@@ -44,13 +45,11 @@ def encode(
     """
     if len(parts) < 4:
         raise ValueError(f"a message has at least 4 parts, not {len(parts)}")
-    small = sum(map(len, parts)) < _LARGE
     if subprotocol == V1_SUBPROTOCOL:
-        pieces = [_v1_table(channel, parts), channel.encode("ascii"), *parts]
-        return Opcode.BINARY, [b"".join(pieces)] if small else _gather(pieces)
+        return Opcode.BINARY, _gather([_v1_table(channel, parts), channel.encode("ascii"), *parts])
     text = _splice(channel, parts, header if header is not None else json.loads(parts[0]))
     if len(parts) == 4:
-        return Opcode.TEXT, [b"".join(text)] if small else _gather(text)
+        return Opcode.TEXT, _gather(text)
     return Opcode.BINARY, _gather([_buffer_table(text, parts[4:]), *text, *parts[4:]])
 
 
@@ -101,7 +100,8 @@ def _v1_table(channel: str, parts: Sequence[bytes]) -> bytes:
     count = len(parts) + 2
     at = 8 * (count + 1)
     ends = accumulate(map(len, parts), initial=at + len(channel))
-    return struct.pack(f"<{count + 1}Q", count, at, *ends)
+    pack = _pack_v1_table if count == 6 else struct.Struct(f"<{count + 1}Q").pack
+    return pack(count, at, *ends)
 
 
 def _buffer_table(text: Sequence[bytes], buffers: Sequence[bytes]) -> bytes:
@@ -119,6 +119,8 @@ def _buffer_table(text: Sequence[bytes], buffers: Sequence[bytes]) -> bytes:
 
 def _gather(pieces: Sequence[bytes]) -> list[bytes]:
     """Join what is small; leave what is large alone."""
+    if sum(map(len, pieces)) < _LARGE:
+        return [b"".join(pieces)]
     gathered: list[bytes] = []
     small: list[bytes] = []
     for piece in pieces:
