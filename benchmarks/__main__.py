@@ -5,7 +5,7 @@
 
 Prints a table (ratios first) and what was reached of the targets; writes ``benchmark.md`` and ``benchmark.json``.
 The first run installs the incumbents and keeps them. A missed target is no failure, nor is a machine too busy
-to come to the end in time: the exit code says only whether what was begun could be measured.
+to come to the end in time, nor what an incumbent does not do: the exit code says only whether we could be measured.
 """
 
 from __future__ import annotations

@@ -19,6 +19,10 @@ from typing import Any
 V1 = "v1.kernel.websocket.jupyter.org"
 JSON = ""
 PROTOCOLS = {"v1": V1, "json": JSON}
+ANSWER_WITHIN = 60.0
+"""Seconds. A kernel's output can be lost on its way (of a contestant that does not wait for it): then it is said."""
+SLOWEST = 200
+"""Messages of a burst a second: who is slower is not measured to the end."""
 LOOK = 1024
 """In so many bytes of a message its type stands."""
 
@@ -58,10 +62,12 @@ class Burst:
 
 
 class Channels:
-    """One kernel's WebSocket."""
+    """One kernel's WebSocket. Whatever is waited for comes by a deadline, or ``Failed`` is raised."""
 
-    def __init__(self, port: int, path: str, protocol: str, timeout: float = 120.0) -> None:
+    def __init__(self, port: int, path: str, protocol: str, timeout: float = ANSWER_WITHIN) -> None:
         self._v1 = protocol == V1
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
         self.session = uuid.uuid4().hex
         self._socket = socket.create_connection(("127.0.0.1", port), timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -100,15 +106,22 @@ class Channels:
             raise Unspoken(f"{protocol} was offered and not chosen")
 
     def _receive(self) -> None:
+        self._in_time()
         data = self._socket.recv(1 << 20)
         if not data:
             raise Failed("the socket was closed")
         self._buffer += data
 
+    def _in_time(self) -> None:
+        """The socket's own timeout is not enough: pings go on."""
+        if time.monotonic() > self._deadline:
+            raise Failed(f"what was asked for did not come within {self._timeout:g} s")
+
     # -- one message at a time ---------------------------------------------------------------------------------
 
     def execute(self, code: str) -> str:
         """Send a request; its msg_id."""
+        self._deadline = time.monotonic() + self._timeout
         self._made += 1
         msg_id = f"{self.session}_{self._made}"
         header = {
@@ -182,6 +195,7 @@ class Channels:
         """Have them sent, and count them."""
         spent, began = time.thread_time(), time.perf_counter()
         self.execute("blast")
+        self._deadline += count / SLOWEST
         buffer = bytearray(1 << 20)
         view = memoryview(buffer)
         have = len(self._buffer)
@@ -189,6 +203,7 @@ class Channels:
         self._buffer.clear()
         seen = skip = payload = 0
         while seen < count or skip:
+            self._in_time()
             got = self._socket.recv_into(view[have:])
             if not got:
                 raise Failed(f"the socket was closed after {seen} of {count} messages")

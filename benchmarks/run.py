@@ -91,8 +91,8 @@ class Run:
     samples: Samples = field(default_factory=Samples)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    late: list[str] = field(default_factory=list)
-    """What there was no time for: a busy machine's doing, no failure of the harness."""
+    missing: list[str] = field(default_factory=list)
+    """What there was no time for, and what an incumbent did not do: no failure of ours."""
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def measure(self) -> None:
@@ -124,7 +124,7 @@ class Run:
             "seed": self.plan.seed,
             "contestants": self.about,
             "notes": self.notes,
-            "failures": [*self.failures, *self.late],
+            "failures": [*self.failures, *self.missing],
         }
 
     # -- the parts ---------------------------------------------------------------------------------------------
@@ -245,14 +245,15 @@ class Run:
         """What goes wrong is said, and the next one follows."""
         if self._left() < 0:
             line = f"{step} of {name} in at least one round: the run's time was up"
-            if line not in self.late:
-                self.late.append(line)
+            if line not in self.missing:
+                self.missing.append(line)
             return
         try:
             action()
         except (Failed, OSError) as error:
-            self.failures.append(f"{step} of {name}: {str(error)[:500]}")
-            self._say(self.failures[-1])
+            line = f"{step} of {name}: {str(error)[:500]}"
+            (self.missing if name in venvs.INCUMBENTS else self.failures).append(line)
+            self._say(line)
 
     def _left(self) -> float:
         return self._began + self.plan.seconds - time.monotonic()

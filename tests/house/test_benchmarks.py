@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -147,3 +150,45 @@ def test_the_client_speaks_both_sub_protocols(protocol):
     assert decoded["channel"] == "shell"
     assert decoded["parent_header"] == {"msg_id": "m"}
     assert decoded["content"] == {"status": "ok"}
+
+
+@pytest.fixture
+def only_pings():
+    """The port of a server that upgrades whoever comes, and then sends nothing but pings."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def serve():
+        sock, _ = listener.accept()
+        with sock, contextlib.suppress(OSError):  # the client has left
+            while b"\r\n\r\n" not in sock.recv(65536):
+                pass
+            sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+            while not ended.wait(0.02):
+                sock.sendall(b"\x89\x00")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1]
+    ended.set()
+    thread.join(10)
+    listener.close()
+
+
+@pytest.mark.parametrize("ask", [lambda channels: channels.first_output("1"), lambda channels: channels.burst(1)])
+def test_what_does_not_come_is_not_awaited_for_ever(only_pings, ask):
+    with client.Channels(only_pings, "/", "", timeout=0.3) as channels, pytest.raises(client.Failed, match="within"):
+        ask(channels)
+
+
+def test_what_an_incumbent_does_not_do_is_said_and_is_no_failure():
+    one = run.Run(run.plan_smoke(1, ("eg", "EG")))
+    one._began = time.monotonic()
+
+    def fails():
+        raise client.Failed("the socket was closed")
+
+    one._try("small", "EG", fails)
+    assert (one.failures, one.missing) == ([], ["small of EG: the socket was closed"])
+    one._try("small", "eg", fails)
+    assert one.failures == ["small of eg: the socket was closed"]
