@@ -13,6 +13,7 @@ import functools
 import logging
 import socket
 import ssl
+import traceback
 from dataclasses import dataclass, field
 from typing import Callable, Mapping, Protocol, Union
 
@@ -187,6 +188,7 @@ class Server:
             )
         except (OSError, asyncio.TimeoutError) as error:  # ssl.SSLError is an OSError
             log.debug("a connection ended in its handshake: %s", error)
+            traceback.clear_frames(error.__traceback__)  # they and the error hold each other, and the handshake
             self.forget(connection)
 
 
@@ -280,7 +282,8 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         elif self.task is not None:
-            self.task.cancel()
+            task, self.task = self.task, None  # its traceback holds half a handshake, and would be held by it
+            task.cancel()
 
     def answer(self, head: Head, answer: Answer) -> None:
         """The service's answer to the request that was handed to it."""
