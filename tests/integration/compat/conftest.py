@@ -23,6 +23,8 @@ from benchmarks import venvs
 from eg_compat.differences import ABSENT, DIFFERENCES
 from eg_compat.gateways import KINDS, CompatGateway, Config
 
+AGAIN = pytest.mark.flaky(reruns=2)
+"""An incumbent may be late or lose a message; the question is what it does when it does not. Ours has one try."""
 RUNNING = pytest.StashKey[list[CompatGateway]]()
 NOT_INSTALLED = pytest.StashKey[dict[str, str]]()
 
@@ -52,7 +54,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if unknown := set(asked) - set(KINDS):
         raise pytest.UsageError(f"--compat knows {', '.join(KINDS)}; not {', '.join(unknown)}")
     absent = ABSENT.get(metafunc.function.__name__, {})
-    kinds = [kind for kind in KINDS if kind in asked and kind not in absent]
+    kinds = [
+        pytest.param(kind, marks=() if kind == "ours" else AGAIN)
+        for kind in KINDS
+        if kind in asked and kind not in absent
+    ]
     metafunc.parametrize("gateway_kind", kinds, indirect=True, scope="module")
 
 

@@ -192,6 +192,24 @@ def test_the_model_follows_the_kernel(gw, agree):
     )
 
 
+def test_mended_a_question_on_control_makes_no_busy_kernel_idle(gw, agree):
+    kernel_id = gw.start_kernel()
+
+    def is_idle():
+        return gw.model(kernel_id)["execution_state"] == "idle"
+
+    with gw.connect(kernel_id) as channels:
+        channels.finish(channels.send("kernel_info_request", {}, channel="control"))
+        channels.execute("import time; time.sleep(60)")
+        channels.wait_for(lambda m: m.type == "execute_input", "the cell to begin")
+        channels.finish(channels.send("kernel_info_request", {}, channel="control"))
+        try:
+            idle = wait_until(is_idle, "the kernel to be taken for idle", 1)
+        except AssertionError:
+            idle = False
+    agree({"taken for idle": idle}, {"taken for idle": False})
+
+
 def test_the_client_chooses_the_id(gw, agree):
     chosen = str(uuid.uuid4())
     answer = gw.request("POST", "/api/kernels", {"env": {"KERNEL_ID": chosen}})

@@ -150,11 +150,6 @@ _CHANNELS: Mapping[str, tuple[Difference, ...]] = {
         "They close the older socket; its client connects again, which closes the newer one, and so on.",
         {"older closed": True},
     ),
-    "test_a_client_that_comes_back": _both(
-        "They keep what a kernel says while nobody is connected, without a bound, for this one session only. Ours does "
-        "not give it again yet: that needs to know what a client has had.",
-        {"its reply": True, "its text": "while away\n"},
-    ),
     "test_mended_a_deleted_kernel_closes_its_sockets": _both(
         "A client that is told nothing shows a kernel that is not there, and waits for its answers for ever.",
         {"closed": False, "for good": False},
@@ -253,6 +248,12 @@ _KERNELS: Mapping[str, tuple[Difference, ...]] = {
             "The exception is answered as a failed restart, Enterprise Gateway's with its traceback.",
             eg={"status": 500, "fields": {"message": "str", "traceback": "list"}},
             kg={"status": 500, "fields": _NO_REASON},
+        ),
+    ),
+    "test_mended_a_question_on_control_makes_no_busy_kernel_idle": (
+        Difference(
+            "The last status is taken for the kernel's, whatever it belongs to; so a busy kernel can be culled as idle.",
+            eg={"taken for idle": True},
         ),
     ),
     "test_the_client_chooses_the_id": (Difference("KERNEL_ID is Enterprise Gateway's.", kg={"id": False}),),
