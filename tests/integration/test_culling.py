@@ -87,7 +87,7 @@ def test_a_cell_that_runs_too_long_is_ended_in_words(new_gateway: Callable[..., 
 
 def test_a_kernelspec_has_its_own_limits(new_gateway: Callable[..., Gateway]) -> None:
     gateway = new_gateway()
-    for name, metadata in {"old": {"eg": {"cull_max_age": 1}}, "idle": {"cull_idle_timeout": 1}}.items():
+    for name, metadata in {"old": {"eg": {"cull_max_age": 6}}, "idle": {"cull_idle_timeout": 1}}.items():
         spec = json.loads((gateway.folder / "jupyter" / "kernels" / "python3" / "kernel.json").read_text())
         folder = gateway.folder / "jupyter" / "kernels" / name
         folder.mkdir()

@@ -252,7 +252,7 @@ _KERNELS: Mapping[str, tuple[Difference, ...]] = {
     ),
     "test_mended_a_question_on_control_makes_no_busy_kernel_idle": (
         Difference(
-            "The last status is taken for the kernel's, whatever it belongs to; so a busy kernel can be culled as idle.",
+            "The last status is taken for the kernel's, whatever it belongs to: a busy kernel can be culled as idle.",
             eg={"taken for idle": True},
         ),
     ),
