@@ -187,9 +187,9 @@ class Run:
         counts, unused = self.plan.counts, Samples()
         with _started(GATEWAYS[name](folder, watched=True)) as gateway:
             gateway.watch_from_now()
-            measures.starts(unused, gateway, gateway, counts)
-            measures.small(unused, gateway, counts)
-            measures.large(unused, gateway, counts)
+            self._try("callback: starts", name, lambda: measures.starts(unused, gateway, gateway, counts))
+            self._try("callback: small", name, lambda: measures.small(unused, gateway, counts))
+            self._try("callback: large", name, lambda: measures.large(unused, gateway, counts))
             report = gateway.watched_until_now()
         self.samples.add("callback", name, float(str(report["longest_ms"])))
         self.notes.append(f"{name}'s longest callback of {report['callbacks']}: `{str(report['callback'])[:200]}`")
