@@ -27,6 +27,7 @@ from eg_launcher.kernels import Kernel
 from eg_launcher.relay import DELIMITER, make_context
 from eg_launcher.signing import Signer, make_message
 from eg_launcher.sockets import WebSocket
+from eg_launcher.spill import Room
 from eg_launcher.wire import V1_SUBPROTOCOL
 
 
@@ -102,7 +103,9 @@ async def relay(info: dict[str, Any], messages: int, subprotocol: str | None) ->
     reader = multiprocessing.get_context("spawn").Process(target=reader_process, args=(theirs,), daemon=True)
     reader.start()
     theirs.close()
-    kernel = Kernel.attached("bench", info, name="bench", context=make_context(), changed=lambda _: None)
+    kernel = Kernel.attached(
+        "bench", info, name="bench", context=make_context(), changed=lambda _: None, room=Room(None)
+    )
     await kernel.start()
     await until(lambda: kernel.state == "ready")
     transport, pipe = await asyncio.get_running_loop().create_connection(lambda: Pipe(subprotocol), sock=ours)

@@ -18,6 +18,7 @@ from eg_launcher.limits import Limits
 from eg_launcher.means import Means
 from eg_launcher.relay import make_context
 from eg_launcher.spawner import Spawner
+from eg_launcher.spill import Room
 from eg_launcher.websocket import Opcode
 from eg_launcher.wire import V1_SUBPROTOCOL
 
@@ -167,7 +168,8 @@ class KernelHost:
         host.kernels = []
         host.changes = []
         host.spawner = await Spawner.open()
-        host.means = Means(host.spawner, host.context, host.folder)
+        host.room = Room(host.folder)
+        host.means = Means(host.spawner, host.context, host.folder, host.room)
         return host
 
     def kernel(self, argv=None, *, env=None, interrupt_mode="signal", ready_timeout=60.0, limits=None):
@@ -196,7 +198,9 @@ class KernelHost:
         return kernel
 
     def attached(self, info):
-        kernel = Kernel.attached("attached", info, name="other", context=self.context, changed=lambda _: None)
+        kernel = Kernel.attached(
+            "attached", info, name="other", context=self.context, changed=lambda _: None, room=self.room
+        )
         self.kernels.append(kernel)
         return kernel
 
@@ -204,5 +208,6 @@ class KernelHost:
         for kernel in self.kernels:
             kernel.close()
         await self.spawner.close()
+        self.room.close()
         self.context.destroy(linger=0)
         shutil.rmtree(self.folder, ignore_errors=True)

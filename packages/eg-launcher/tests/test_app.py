@@ -87,8 +87,9 @@ async def make(behave, clock):
             launcher_id="l",
             lease=Lease(lease, monotonic=clock.monotonic, wall=clock.monotonic),
             single=single,
-            means=Means(None, None, None) if spawner else None,
+            means=Means(None, None, None, None) if spawner else None,
             context=None,
+            room=None,
         )
 
     return launcher

@@ -582,3 +582,19 @@ def test_nobody_reads_the_ready_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "eg-launcher: who has started it reads no more"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_that_reads_has_all_of_a_burst_that_memory_does_not_hold(launcher):
+    """120 MB in one breath: faster than any client takes it, and more than the journal holds in memory."""
+    kernel_id = launcher.ready_kernel()
+    code = (
+        "from IPython.display import display\n"
+        "for n in range(12):\n"
+        "    display({'text/plain': f'{n:02d}' + 'x' * 10_000_000}, raw=True)"
+    )
+    client = launcher.client(kernel_id)
+    seen = client.finish(client.execute(code))
+    client.close()
+    shown = [m["content"]["data"]["text/plain"][:2] for m in seen if m["msg_type"] == "display_data"]
+    assert shown == [f"{n:02d}" for n in range(12)]
+    launcher.call("POST", f"/kernels/{kernel_id}/shutdown", {"grace": 0})

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eg_launcher import spill as spill_module
-from eg_launcher.journal import BLOCK, UNWRITTEN, Journal, JournalLimits
+from eg_launcher.journal import BLOCK, Journal, JournalLimits
 from eg_launcher.spill import Room, spill_folder
 
 KILO = b"x" * 1000
@@ -72,11 +72,51 @@ def test_what_has_not_been_written_yet_can_be_read(tmp_path):
     for _ in range(800):
         add(journal)
     assert [entry.number for entry in journal.entries(1, journal.next)] == list(range(1, 801))
-    for _ in range(30_000):
+
+
+def test_what_a_disk_has_no_time_for_is_a_hole_and_memory_is_bounded(room, monkeypatch):
+    """What is on the disk already stays, and what comes later is held: only what would not fit is lost."""
+    monkeypatch.setattr(spill_module, "UNWRITTEN", 2_000_000)
+    journal = Journal(JournalLimits(memory=300_000), room)
+    for _ in range(1500):
         add(journal)
-    assert journal.bytes + sum(block.length for block in journal._spill.blocks) < UNWRITTEN + 4 * BLOCK
-    assert journal.first > 1
-    assert journal.lost(1, 0)[0] == journal.first - 1
+    written(room)
+    early = journal.next - 1
+    room.do, do = (lambda work: None), room.do  # it stalls …
+    for _ in range(6000):
+        add(journal)
+    assert sum(len(block.data or b"") for block in journal._spill.blocks) <= 2_000_000
+    room.do = do  # … and goes on
+    for _ in range(500):
+        add(journal, b"late")
+    numbers = [entry.number for entry in journal.entries(1, journal.next)]
+    assert journal.first == 1
+    assert numbers[:1200] == list(range(1, 1201))
+    assert numbers[-500:] == list(range(journal.next - 500, journal.next))
+    missing = sorted(set(range(1, journal.next)) - set(numbers))
+    assert missing == list(range(missing[0], missing[-1] + 1))
+    assert missing[0] > 1200
+    assert early < missing[-1]
+    entry = next(entry for entry in journal.entries(missing[0] - 1, journal.next))
+    assert journal.lost(missing[0], entry.total)[0] == len(missing)
+    after = journal.next_entry(missing[0])
+    assert journal.lost(missing[0], entry.total)[1] == after.total - after.size - entry.total
+    assert journal.held_from(missing[0]) == missing[-1] + 1
+    assert not journal.whole(1, journal.next)
+    assert journal.whole(1, missing[0])
+    assert journal.whole(missing[-1] + 1, journal.next)
+
+
+def test_all_that_waits_for_the_disk_is_bounded_for_all(tmp_path):
+    room = Room(tmp_path, memory=3_000_000)
+    room.do = lambda work: None
+    journals = [Journal(JournalLimits(memory=300_000), room) for _ in range(8)]
+    for _ in range(2000):
+        for journal in journals:
+            add(journal)
+    assert room.waiting == sum(journal._spill.waiting for journal in journals)
+    assert room.waiting <= 3_000_000
+    assert sum(len(b.data or b"") for journal in journals for b in journal._spill.blocks) <= 3_000_000
 
 
 def test_the_file_has_no_name_and_ends_with_the_journal(room, tmp_path):
@@ -203,3 +243,30 @@ def test_sizes_of_all_kinds(tmp_path_factory, sizes):
 def test_a_folder_in_memory_is_passed_over(tmp_path):
     assert spill_folder(["/dev/shm", str(tmp_path / "absent"), str(tmp_path)]) in (tmp_path, None)
     assert spill_folder(["/dev/shm"]) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_reader_and_what_it_is_told_it_lost_make_up_everything(tmp_path_factory, data):
+    room = Room(tmp_path_factory.mktemp("spill"))
+    journal = Journal(JournalLimits(memory=300_000), room)
+    kinds = st.sampled_from(["stream", "stream", "stream", "status"])
+    entries = [add(journal, msg_type=data.draw(kinds)) for _ in range(40)]
+    entries += [add(journal) for _ in range(2000)]
+    blocks = list(journal._spill.blocks)
+    for index in data.draw(st.sets(st.integers(0, len(blocks) - 1))):
+        journal._spill.lose(blocks[index])
+    cursor = begin = data.draw(st.integers(1, journal.next - 1))
+    total, told, count, size = entries[cursor - 1].total - entries[cursor - 1].size, 0, 0, 0
+    seen = []
+    while cursor < journal.next:  # as a channel does
+        entry = journal.next_entry(cursor)
+        if entry.number > cursor and journal.held_from(cursor) > told:
+            more = journal.lost(cursor, total)
+            told, count, size = journal.held_from(cursor), count + more[0], size + more[1]
+        seen.append(entry.number)
+        cursor, total = entry.number + 1, max(total, entry.total)
+    missing = set(range(begin, journal.next)) - set(seen)
+    assert count == len(missing)
+    assert size == sum(entry.size for entry in entries if entry.number in missing)
+    room.close()

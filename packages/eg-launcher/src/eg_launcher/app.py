@@ -14,6 +14,7 @@ import socket
 import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Callable
 
 import zmq
@@ -73,7 +74,7 @@ class Launcher:
         single: bool,
         means: Means | None,
         context: zmq.Context[zmq.Socket[bytes]],
-        room: Room | None = None,
+        room: Room,
     ) -> None:
         """``means`` None: it starts no kernels."""
         self.launcher_id = launcher_id
@@ -83,7 +84,7 @@ class Launcher:
         self.feed = EventFeed(self.kernels, self.status, lease)
         self._means = means
         self._context = context
-        self._room = room or Room(None)
+        self._room = room
         self._attached: set[str] = set()
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -249,7 +250,7 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
     linux.become_subreaper()  # should the spawner die, what it has started comes to us, and dies too
     context = make_context()
     folder = PrivateFolder()
-    room = Room(spill_folder([settings.spill] if settings.spill else [tempfile.gettempdir(), "/var/tmp"]))  # noqa: S108
+    room = Room(_spill_folder(settings))
     spawner = None
     try:
         sock, tls = _listen(settings)
@@ -260,7 +261,7 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
                 launcher_id=settings.launcher_id,
                 lease=Lease(settings.lease),
                 single=settings.single,
-                means=Means(spawner, context, folder.path) if spawner is not None else None,
+                means=Means(spawner, context, folder.path, room) if spawner is not None else None,
                 context=context,
                 room=room,
             )
@@ -282,6 +283,16 @@ async def run(settings: Settings, ready: Callable[[dict[str, Any]], None]) -> in
         context.destroy(linger=0)
         room.close()
         folder.remove()
+
+
+def _spill_folder(settings: Settings) -> Path | None:
+    candidates = [settings.spill] if settings.spill else [tempfile.gettempdir(), "/var/tmp"]  # noqa: S108
+    found = spill_folder(candidates)
+    if found is None:
+        log.warning(
+            "journals are kept in memory only: %s cannot be written to, or lies in memory", ", ".join(candidates)
+        )
+    return found
 
 
 def ready_line(launcher_id: str, endpoint: dict[str, Any]) -> dict[str, Any]:

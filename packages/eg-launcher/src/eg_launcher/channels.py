@@ -147,11 +147,11 @@ class Channel:
     def _pump_live(self, budget: int) -> int:
         journal, connection = self._kernel.journal, self._connection
         while self.cursor < journal.next and not connection.paused and budget > 0:
-            if self.cursor < journal.first:
-                self._say_lost()
             entry = journal.next_entry(self.cursor)
             if entry is None:
                 break
+            if entry.number > self.cursor:
+                self._say_lost(entry)
             if entry.target is None or entry.target == self.target:
                 if self.session.suspects is not None and self._must_wait(entry):
                     break
@@ -249,20 +249,17 @@ class Channel:
             parts = make_message(entry.msg_type, content, session=session, parent_header=_valid_parent(parent))
             self.say(entry.channel, parts)
 
-    def _say_lost(self) -> None:
+    def _say_lost(self, following: Entry) -> None:
         journal = self._kernel.journal
-        if journal.first <= self._told_lost:
+        until = journal.held_from(self.cursor)
+        if until <= self._told_lost:
             return  # walking through what is kept of a gap that was told
         messages, size = journal.lost(self.cursor, self._total)
-        self._told_lost = journal.first
-        if messages <= 0:
-            return
-        following = journal.next_entry(self.cursor)
-        parent = following.parts[1] if following is not None else b"{}"
-        text = (
-            f"[{messages} messages ({_size(size)}) of output were lost here: this client was too slow to take them]\n"
-        )
-        self.say_notice(text, _valid_parent(parent))
+        self._told_lost = until
+        if messages > 0:
+            why = "more was said than is kept for a client that is slow or away"
+            text = f"[{messages} messages ({_size(size)}) of output were lost here: {why}]\n"
+            self.say_notice(text, _valid_parent(following.parts[1]))
 
     # -- client to kernel -----------------------------------------------------------------------------------
 

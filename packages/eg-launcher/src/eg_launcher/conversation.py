@@ -123,7 +123,9 @@ class Conversation:
             return None
         begin = max(asked.first, self.journal.first)
         told = outputs_of(self.journal.entries(begin, asked.last + 1) if asked.first else (), asked.msg_id)
-        told["truncated"] = told["truncated"] or 0 < asked.first < begin
+        told["truncated"] = told["truncated"] or (
+            asked.first > 0 and not self.journal.whole(asked.first, asked.last + 1)
+        )
         return {"parent": asked.msg_id, **told}
 
     def beat(self, now: float) -> None:

@@ -1,10 +1,10 @@
 """What a kernel has said, numbered: a ring in memory, then blocks on disk, then gone. Knows no clients.
 
 Every message kernel → client gets the next number; ``epoch`` names this journal, so that ``epoch.number`` is never
-given twice. What memory does not hold goes to the ``spill``, what that does not hold, or is too old, is lost, oldest
-first. What a client needs to get on (replies, prompts, statuses, errors) is small and is kept apart for longer, so that
-a client that fell behind loses output, never the end of a cell. A reader is only a number; ``next_entry`` gives it
-what follows.
+given twice. What memory does not hold goes to the ``spill``; what that does not hold, or is too old, is lost, oldest
+first; where a disk fails, or is too slow, there is a hole. What a client needs to get on (replies, prompts, statuses,
+errors) is small and is kept apart for longer, so that a client that fell behind loses output, never the end of a cell.
+A reader is only a number; ``next_entry`` gives it what follows.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ MAX_AGE = 7 * 86400.0
 MAX_BYTES = 1 << 50
 MAX_SECONDS = 10 * 365 * 86400
 BLOCK = 256 * 1024
-UNWRITTEN = 16 * 1024 * 1024
-"""Bytes that may wait for the disk, at least."""
 _OVERHEAD = 700  # bytes an entry costs beside its parts
 _BULK = frozenset({"stream", "display_data", "update_display_data", "execute_result", "comm_msg", "comm_open"})
 _KEPT_LARGEST = 16 * 1024
@@ -114,7 +112,7 @@ class Entry:
 
 
 class Journal:
-    """``first`` is the oldest number still held in full order, ``next`` the number to be given."""
+    """``first`` is the oldest number held, ``next`` the number to be given."""
 
     def __init__(self, limits: JournalLimits = JournalLimits(), room: Room | None = None) -> None:
         self.epoch = uuid.uuid4().hex[:12]
@@ -124,10 +122,11 @@ class Journal:
         self._lost_total = 0  # bytes up to ``first``
         self.limits = limits
         self._room = room = room or Room(None)
-        self._spill = Spill(room, limits.disk, self._dropped)
+        self._spill = Spill(room, limits.disk, self._lose_block)
         self._entries: dict[int, Entry] = {}
         self._oldest = 1  # in memory
         self.first = 1
+        self._holes: list[tuple[int, int, int]] = []  # first and last number, bytes up to their end
         self._kept: list[Entry] = []
         self._kept_bytes = 0
         self._kept_limit = min(max(limits.memory // 8, _KEPT_LARGEST), _KEPT_MOST)
@@ -162,19 +161,30 @@ class Journal:
 
     def next_entry(self, number: int) -> Entry | None:
         """The oldest entry held with this number or a later one."""
-        if number >= self._oldest:
-            return self._entries.get(number)
-        while number >= self.first:
+        while number < self._oldest:
+            until = self.held_from(number)
+            if until > number:
+                index = _bisect(self._kept, number)
+                if index < len(self._kept) and self._kept[index].number < until:
+                    return self._kept[index]
+                number = until
+                continue
             entry = self._from_disk(number)
             if entry is not None:
                 return entry
-            number = max(number, self.first)
-            if number >= self._oldest:
-                return self._entries.get(number)
-        index = _bisect(self._kept, number)
-        if index < len(self._kept) and self._kept[index].number < self.first:
-            return self._kept[index]
-        return self.next_entry(self.first)
+        return self._entries.get(number)
+
+    def held_from(self, number: int) -> int:
+        """The first number from this one on that is held in full order."""
+        number = max(number, self.first)
+        for first, last, _ in self._holes:
+            if first <= number <= last:
+                return last + 1
+        return number
+
+    def whole(self, number: int, until: int) -> bool:
+        """Whether all is held from ``number`` to before ``until``."""
+        return number >= self.first and not any(first < until and last >= number for first, last, _ in self._holes)
 
     def entries(self, number: int, until: int) -> Iterator[Entry]:
         """What is held from ``number`` to before ``until``."""
@@ -184,11 +194,14 @@ class Journal:
             entry = self.next_entry(entry.number + 1)
 
     def lost(self, number: int, total: int) -> tuple[int, int]:
-        """Messages and bytes that a reader at ``number`` (which has had ``total`` bytes) can no longer have."""
-        if number >= self.first:
+        """Messages and bytes that a reader at ``number`` (which has had ``total`` bytes) can no longer have, up to
+        where all is held again."""
+        until = self.held_from(number)
+        if until == number:
             return 0, 0
-        kept = self._kept[_bisect(self._kept, number) : _bisect(self._kept, self.first)]
-        return self.first - number - len(kept), self._lost_total - total - sum(entry.size for entry in kept)
+        kept = self._kept[_bisect(self._kept, number) : _bisect(self._kept, until)]
+        before = next((total for _, last, total in self._holes if last + 1 == until), self._lost_total)
+        return until - number - len(kept), before - total - sum(entry.size for entry in kept)
 
     def release_frames(self, cursor: int) -> None:
         """Forget built frames below ``cursor``, the slowest reader's place; one that is far behind doesn't count."""
@@ -207,7 +220,7 @@ class Journal:
         if now - at >= _MARK_EVERY and number != self.next:
             self._marks.append((now, self.next))
         while self._spill.blocks and self._spill.blocks[0].at < now - self.limits.age:
-            self._spill.drop()
+            self._spill.lose(self._spill.blocks[0])
         while self._marks and self._marks[0][0] < now - self.limits.age:
             self._forget(self._marks.popleft()[1])
 
@@ -253,8 +266,6 @@ class Journal:
             return
         while self.bytes > limit and self.shrink():
             pass
-        while self._spill.waiting > max(limit, UNWRITTEN) and self._spill.blocks:  # the disk is slower than the kernel
-            self._spill.drop()
 
     def _evict(self) -> None:
         entry = self._entries.pop(self._oldest)
@@ -266,7 +277,7 @@ class Journal:
 
     def _forget(self, until: int) -> None:
         """All before ``until`` is too old."""
-        self._spill.drop_until(until - 1)
+        self._spill.drop_until(until)
         while self._oldest < min(until, self.next):
             self._evict()
         index = _bisect(self._kept, until)
@@ -285,14 +296,30 @@ class Journal:
 
     # -- on disk --------------------------------------------------------------------------------------------
 
-    def _dropped(self, block: Block) -> None:
+    def _lose_block(self, block: Block) -> None:
         self._read.pop(block.first, None)
-        self._lose(block.last, block.total)
+        if block.first > self.first:
+            self._holes.append((block.first, block.last, block.total))
+            self._holes.sort()
+            self._join_holes()
+        else:
+            self._lose(block.last, block.total)
 
     def _lose(self, number: int, total: int) -> None:
+        """All up to ``number`` is lost; holes that follow are no more than that."""
         if number >= self.first:
-            self.first = number + 1
-            self._lost_total = total
+            self.first, self._lost_total = number + 1, total
+        while self._holes and self._holes[0][0] <= self.first:
+            _, last, total = self._holes.pop(0)
+            if last >= self.first:
+                self.first, self._lost_total = last + 1, total
+
+    def _join_holes(self) -> None:
+        joined: list[tuple[int, int, int]] = []
+        for hole in self._holes:
+            begin = joined.pop()[0] if joined and joined[-1][1] + 1 == hole[0] else hole[0]
+            joined.append((begin, *hole[1:]))
+        self._holes = joined
 
     def _from_disk(self, number: int) -> Entry | None:
         """None: it has just been found to be lost."""
@@ -306,7 +333,7 @@ class Journal:
                     raise OSError("it could not be written")
                 known = {entry.number: entry for entry in _unpack(block)}
             except (OSError, ValueError, EOFError):
-                self._spill.drop_until(block.last)
+                self._spill.lose(block)
                 return None
             self._read[block.first] = known
             while len(self._read) > _BLOCKS_READ:

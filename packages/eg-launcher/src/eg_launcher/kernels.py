@@ -61,7 +61,7 @@ class Kernel:
         name: str,
         context: zmq.Context[zmq.Socket[bytes]],
         changed: Changed,
-        room: Room | None = None,
+        room: Room,
         start: StartRequest | None = None,
         means: Means | None = None,
         info: dict[str, Any] | None = None,
@@ -73,7 +73,6 @@ class Kernel:
         self.exit: dict[str, Any] | None = None
         self.output = OutputRing()
         self.limits = start.limits if start is not None else Limits()
-        room = means.room if means is not None else room
         self._talk = Conversation(Gate.of(self.limits), start.journal if start is not None else None, room)
         self.opening = self._talk.opening
         self.outputs = self._talk.outputs
@@ -100,7 +99,8 @@ class Kernel:
     @classmethod
     def spawned(cls, kernel_id: str, start: StartRequest, *, means: Means, changed: Changed) -> Kernel:
         """One that ``start`` will start."""
-        return cls(kernel_id, name=start.name, context=means.context, changed=changed, start=start, means=means)
+        context, room = means.context, means.room
+        return cls(kernel_id, name=start.name, context=context, changed=changed, room=room, start=start, means=means)
 
     @classmethod
     def attached(
@@ -110,8 +110,8 @@ class Kernel:
         *,
         name: str,
         context: zmq.Context[zmq.Socket[bytes]],
-        changed: Callable[[Kernel], None],
-        room: Room | None = None,
+        changed: Changed,
+        room: Room,
     ) -> Kernel:
         """One that runs already. ValueError when the connection info is not usable."""
         info = connection_file.check_connection_info(connection_info)

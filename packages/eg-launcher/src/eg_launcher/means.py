@@ -34,7 +34,7 @@ class Means:
     spawner: Spawner
     context: zmq.Context[zmq.Socket[bytes]]
     folder: Path
-    room: Room | None = None  # the journals'
+    room: Room  # the journals'
     out_of_memory: OutOfMemory = field(default_factory=OutOfMemory)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 

@@ -39,7 +39,7 @@ def replay(journal: Journal, session: Session, *, strong: bool, kernel_session: 
         return iter(())
     acked = max(safe, session.acked)
     doubtful = [] if strong else [asked for asked in session.asked.values() if _in_doubt(asked, safe, sent)]
-    whole = {asked.msg_id: asked for asked in doubtful if asked.first >= journal.first}
+    whole = {asked.msg_id: asked for asked in doubtful if journal.whole(asked.first, asked.last + 1)}
     return _items(journal, session, whole, [asked for asked in doubtful if asked.msg_id not in whole],
                   acked=acked, sent=sent, strong=strong, kernel_session=kernel_session)  # fmt: skip
 

@@ -3,7 +3,7 @@
 ``Room`` is what all journals of a launcher have together: their limits, the folder, and the one thread that writes.
 The loop's thread decides what lies where; the writer only does as it is told, in order, so nothing is locked. A file is
 unlinked as soon as it is open: it ends with the launcher, however that ends. Nothing is synced, as nothing outlives
-the process. A block that cannot be written (a full disk) is ``failed``, and its journal has lost it.
+the process. A block that cannot be written (a full disk), or for which the disk has no time, is lost to its journal.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ SEGMENT = 64 * 1024 * 1024
 """Bytes from which on a new file is begun: the unit in which space is given back."""
 ROOM_MEMORY = 256 * 1024 * 1024
 ROOM_DISK = 8 * 1024 * 1024 * 1024
+UNWRITTEN = 128 * 1024 * 1024
+"""Bytes of one journal that may wait for the disk; of all together it is as much as their memory."""
 _BLOCKS_A_WRITE = 64
 
 log = logging.getLogger(__name__)
@@ -75,12 +77,14 @@ class Holder(Protocol):
 
 
 class Room:
-    """Limits in bytes for all journals together; ``folder`` None: nothing is spilled."""
+    """Limits in bytes for all journals together, and what they have; ``folder`` None: nothing is spilled."""
 
     def __init__(self, folder: Path | None, *, memory: int = ROOM_MEMORY, disk: int = ROOM_DISK) -> None:
         self.memory = memory
         self.disk = disk if folder is not None else 0
-        self.used = 0  # of memory, by all journals
+        self.used = 0  # of memory
+        self.on_disk = 0
+        self.waiting = 0  # for the disk; there may be less when spills are asked to ``settle``
         self.journals: set[Holder] = set()
         self.spills: set[Spill] = set()
         self._folder = folder
@@ -90,8 +94,12 @@ class Room:
         self._complained = False
 
     @property
-    def on_disk(self) -> int:
-        return sum([spill.on_disk for spill in self.spills])
+    def crowded(self) -> bool:
+        """More waits for the disk than may."""
+        if self.waiting > self.memory:
+            for spill in self.spills:
+                spill.settle()
+        return self.waiting > self.memory
 
     def shrink(self) -> None:
         """All together hold too much memory: who has most gives."""
@@ -116,41 +124,43 @@ class Room:
     # -- the writer's thread --------------------------------------------------------------------------------
 
     def _write(self) -> None:
+        batch: list[tuple[Block, bytes]] = []
         while self._wake.get():
             while self._work:
                 work = self._work.popleft()
                 if isinstance(work, Segment):
                     _close(work)
                     continue
-                blocks = [work]
-                while self._work and len(blocks) < _BLOCKS_A_WRITE:
-                    following = self._work[0]
-                    if isinstance(following, Segment) or following.segment is not work.segment:
-                        break
-                    blocks.append(following)
-                    self._work.popleft()
-                self._store(blocks)
+                data = work.data  # the loop's thread may have taken it back
+                if data is not None:
+                    batch.append((work, data))
+                following = self._work[0] if self._work else None
+                if isinstance(following, Block) and following.segment is work.segment and len(batch) < _BLOCKS_A_WRITE:
+                    continue
+                if batch:
+                    self._store(batch)
+                    batch = []
         for left in self._work:
             if isinstance(left, Segment):
                 _close(left)
 
-    def _store(self, blocks: list[Block]) -> None:
-        """Write blocks that lie one behind the other where they were told to lie."""
-        segment = blocks[0].segment
+    def _store(self, blocks: list[tuple[Block, bytes]]) -> None:
+        """Write blocks of one segment where they were told to lie; at once, if they lie one behind the other."""
+        first, last, segment = blocks[0][0], blocks[-1][0], blocks[0][0].segment
         assert segment is not None
+        in_a_row = sum([block.length for block, _ in blocks]) == last.offset + last.length - first.offset
+        done = 0
         try:
             if segment.fd is None:
                 segment.fd = self._open()
-            while blocks:
-                written = os.pwritev(segment.fd, [block.data or b"" for block in blocks], blocks[0].offset)
-                if written < blocks[0].length:
-                    raise OSError("the disk took only a part")
-                while blocks and written >= blocks[0].length:
-                    written -= blocks[0].length
-                    blocks.pop(0).data = None
+            for run in [blocks] if in_a_row else [[one] for one in blocks]:
+                _write_all(segment.fd, [data for _, data in run], run[0][0].offset)
+                for block, _ in run:
+                    block.data = None
+                done += len(run)
             self._complained = False
         except OSError as error:
-            for block in blocks:
+            for block, _ in blocks[done:]:
                 block.failed = True
             if not self._complained:
                 self._complained = True
@@ -163,33 +173,23 @@ class Room:
 
 
 class Spill:
-    """One journal's blocks, oldest first. ``dropped`` tells the journal of each block that is gone."""
+    """One journal's blocks, oldest first. ``lost`` tells the journal of each block that is gone."""
 
-    def __init__(self, room: Room, limit: int, dropped: Callable[[Block], None]) -> None:
+    def __init__(self, room: Room, limit: int, lost: Callable[[Block], None]) -> None:
         self.room = room
         self.blocks: deque[Block] = deque()
         self.on_disk = 0
+        self.waiting = 0
         self._limit = limit
         self._segment = min(SEGMENT, max(limit // 16, 1024 * 1024))
         self._segments: deque[Segment] = deque()
         self._unwritten: deque[Block] = deque()
-        self._waiting = 0
-        self._dropped = dropped
+        self._lost = lost
         room.spills.add(self)
 
     @property
     def possible(self) -> bool:
         return self._limit > 0 and self.room.disk > 0
-
-    @property
-    def waiting(self) -> int:
-        """Bytes that are in memory still, as the writer has not come to them."""
-        while self._unwritten and (self._unwritten[0].data is None or self._unwritten[0].failed):
-            block = self._unwritten.popleft()
-            self._waiting -= block.length
-            if block.failed:
-                self.drop_until(block.last)
-        return self._waiting
 
     def append(self, block: Block) -> None:
         if not self._segments or self._segments[-1].size >= self._segment:
@@ -198,18 +198,29 @@ class Spill:
         block.segment, block.offset = segment, segment.size
         segment.size += block.length
         segment.blocks += 1
-        self.on_disk += block.length
+        self._count(block.length)
         self.blocks.append(block)
         self._unwritten.append(block)
-        self._waiting += block.length
+        self._wait(block.length)
         self.room.do(block)
+        self.settle()
+        while self._unwritten and (self.waiting > UNWRITTEN or self.room.crowded):
+            self._give_up()  # the disk is slower than the kernel
         while self.on_disk > self._limit:
-            self.drop_segment()
+            self._drop_segment()
         while self.room.on_disk > self.room.disk:
-            max(self.room.spills, key=lambda spill: spill.on_disk).drop_segment()
+            max(self.room.spills, key=lambda spill: spill.on_disk)._drop_segment()
+
+    def settle(self) -> None:
+        """See what has been written meanwhile, and what could not be."""
+        while self._unwritten and (self._unwritten[0].data is None or self._unwritten[0].failed):
+            block = self._unwritten.popleft()
+            self._wait(-block.length)
+            if block.failed:
+                self.lose(block)
 
     def find(self, number: int) -> Block | None:
-        """The block with this number, which is not older than the oldest's."""
+        """The block with this number, if it is here."""
         low, high = 0, len(self.blocks)
         while low < high:
             middle = (low + high) // 2
@@ -217,33 +228,62 @@ class Spill:
                 low = middle + 1
             else:
                 high = middle
-        return self.blocks[low] if low < len(self.blocks) else None
-
-    def drop_segment(self) -> None:
-        """Give the space of the oldest file back."""
-        segment = self._segments[0]
-        while self.blocks and self.blocks[0].segment is segment:
-            self.drop()
+        return self.blocks[low] if low < len(self.blocks) and self.blocks[low].first <= number else None
 
     def drop_until(self, number: int) -> None:
-        while self.blocks and self.blocks[0].first <= number:
-            self.drop()
+        """Let all go that begin before ``number``."""
+        while self.blocks and self.blocks[0].first < number:
+            self.lose(self.blocks[0])
 
-    def drop(self) -> None:
-        block = self.blocks.popleft()
+    def lose(self, block: Block) -> None:
+        if block not in self.blocks:
+            return
+        self.blocks.remove(block)
         segment = block.segment
         assert segment is not None
         segment.blocks -= 1
         if not segment.blocks:  # its space counts until all of it can be given back
             self._segments.remove(segment)
-            self.on_disk -= segment.size
+            self._count(-segment.size)
             self.room.do(segment)
-        self._dropped(block)
+        self._lost(block)
 
     def close(self) -> None:
-        self.room.spills.discard(self)
         while self.blocks:
-            self.drop()
+            self.lose(self.blocks[0])
+        self._wait(-self.waiting)
+        self._unwritten.clear()
+        self.room.spills.discard(self)
+
+    def _give_up(self) -> None:
+        block = self._unwritten.popleft()
+        self._wait(-block.length)
+        block.failed, block.data = True, None
+        self.lose(block)
+
+    def _drop_segment(self) -> None:
+        """Give the space of the oldest file back."""
+        segment = self._segments[0]
+        while self._segments and self._segments[0] is segment:
+            self.lose(self.blocks[0])
+
+    def _count(self, size: int) -> None:
+        self.on_disk += size
+        self.room.on_disk += size
+
+    def _wait(self, size: int) -> None:
+        self.waiting += size
+        self.room.waiting += size
+
+
+def _write_all(fd: int, pieces: list[bytes], at: int) -> None:
+    written = os.pwritev(fd, pieces, at)
+    if written < sum(map(len, pieces)):  # a signal, or a disk that is about to be full: say it all once more, and hear
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                done = os.pwrite(fd, view, at)
+                view, at = view[done:], at + done
 
 
 def _close(segment: Segment) -> None:

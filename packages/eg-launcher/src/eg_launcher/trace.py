@@ -90,7 +90,7 @@ class Trace:
 def walk(journal: Journal, number: int, skip: int, wanted: Callable[[Entry], bool], extra: deque[int]) -> int | None:
     """The cursor ``skip`` frames behind entry ``number``; ``extra`` are the positions of frames that are no entries,
     and loses those that are passed."""
-    if number >= journal.next or number + 1 < journal.first:
+    if number >= journal.next:
         return None
     cursor = number + 1
     for _ in range(skip):
@@ -103,4 +103,4 @@ def walk(journal: Journal, number: int, skip: int, wanted: Callable[[Entry], boo
             cursor = entry.number + 1
         else:
             return None
-    return cursor
+    return cursor if journal.whole(number + 1, cursor) else None
