@@ -236,6 +236,7 @@ async def test_interrupt_under_a_flood_is_quick(kernel_host):
 
 async def test_a_slow_client_neither_holds_up_others_nor_memory(kernel_host):
     kernel = await kernel_host.ready()
+    kernel_host.room.disk = 50_000_000  # of the 300 MB to come
     slow, quick = Client(kernel), Client(kernel, count_only=True)
     await slow.execute("pass")
     before = rss()

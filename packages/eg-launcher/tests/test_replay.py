@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from eg_launcher.conversation import NotResumable
 from eg_launcher.journal import JournalLimits
 from eg_launcher.wire import PEER_EXACT, PEER_STRONG, PEER_WEAK
+from launcher_kernel_host import until
 from launcher_page import Clock, Page, SilentKernel
 
 
@@ -34,6 +35,16 @@ def lines(kernel, request, numbers):
 
 def wanted(*numbers):
     return [f"{number}\n" for number in numbers]
+
+
+async def acknowledged(page):
+    """Read on until the page's network has answered for everything."""
+
+    def done():
+        page.read()
+        return page.channel.session.acked == page.kernel.journal.next - 1
+
+    await until(done, "everything to be acknowledged")
 
 
 async def test_what_came_while_nobody_was_there_comes_then(kernel):
@@ -73,8 +84,7 @@ async def test_a_frozen_page_whose_network_answers_gets_its_cell_written_again(k
     page.awake = False
     lines(kernel, request, range(3, 8))
     page.read()
-    await asyncio.sleep(0.1)
-    page.read()
+    await acknowledged(page)
     page.cut()
     page.awake = True
     lines(kernel, request, range(8, 10))
@@ -89,8 +99,7 @@ async def test_only_what_is_in_doubt_is_written_again(kernel, clock):
     lines(kernel, old, range(3))
     page.read()
     clock.pass_by(10)
-    await asyncio.sleep(0.1)
-    page.read()
+    await acknowledged(page)
     clock.pass_by(10)
     new = page.asks()  # a page that speaks is alive
     lines(kernel, new, range(3))
@@ -126,10 +135,8 @@ async def test_output_of_others_comes_again_only_when_it_was_not_acknowledged(ke
     theirs = other.asks()
     page.cells[json.loads(theirs)["msg_id"]] = []
     lines(kernel, theirs, range(3))
-    await asyncio.sleep(0.1)
-    page.read()
-    await asyncio.sleep(0.1)
-    page.read()
+    await acknowledged(page)
+    await acknowledged(page)
     page.answers = False
     lines(kernel, theirs, range(3, 5))
     page.awake = False
@@ -146,8 +153,7 @@ async def test_a_strong_peer_gets_what_it_has_not_acknowledged(kernel):
     request = page.asks()
     lines(kernel, request, range(3))
     page.read()
-    await asyncio.sleep(0.1)
-    page.read()
+    await acknowledged(page)
     assert page.channel.session.acked == kernel.journal.next - 1
     lines(kernel, request, range(3, 6))
     page.cut()  # none of it arrived
@@ -166,7 +172,6 @@ async def test_an_exact_peer_goes_on_behind_the_frame_it_names(kernel):
     page.cut()
     lines(kernel, request, range(10, 12))
     page.resume()
-    page.connection.sent.popleft()  # the truth comes again
     page.read()
     assert cell_of(page, request) == wanted(*range(12))
 
@@ -362,7 +367,6 @@ async def live_through(peer, steps, clock):  # noqa: PLR0912 - one for each step
         page.awake = True
         if peer == PEER_EXACT:
             page.resume()
-            page.connection.sent.popleft()
         else:
             page.connect()
             page.asks("kernel_info_request")

@@ -103,22 +103,22 @@ class Channel:
         self._flown = self._fresh = self._last = 0  # first entry on its way before the ping that is, behind it; last
         self._unconfirmed = 0  # bytes from the client that no ping has told of
         self._replay: Iterator[Item] | None = None
-        kernel.channels.add(self)
-        kernel.on_attached(self, anew=opening.left is None)
         if opening.cursor is not None:
             self.cursor, self._total = opening.cursor, session.total
-            lost, self.trace.lost = self.trace.lost, []
-            for _, channel, parts in lost:
-                self.say(channel, parts)
         elif opening.known and kernel.journal.limits.replay:
             self._replay = replay(kernel.journal, session, strong=self._strong, kernel_session=kernel.own_session)
             self.cursor, self._total = session.sent + 1, session.total
         session.enter(self)
-        if session.suspects is not None:
-            self._ping_now(self._loop.time())  # what may break it waits until it is known to be well
+        kernel.channels.add(self)
+        if self._replay is None or session.suspects is not None:
+            # Before any data frame: who has had one of this socket's knows from where to count. And what may break
+            # its receiver waits until that is known to be well.
+            self._ping_now(self._loop.time())
+        kernel.on_attached(self, anew=opening.left is None)
+        lost, self.trace.lost = self.trace.lost, []
+        for _, channel, parts in lost:
+            self.say(channel, parts)
         self._resume()
-        if self._replay is None:
-            self._ping_now(self._loop.time())  # from here on it can be told what this socket has had
 
     @property
     def received(self) -> int:

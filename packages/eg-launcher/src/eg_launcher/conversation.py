@@ -106,6 +106,7 @@ class Conversation:
             )
             if cursor is None:
                 raise NotResumable("It cannot be said for certain what was sent on this link already.")
+            session.forgive()
             return Opening(session, known, link, cursor, left)
         if after.epoch != journal.epoch:  # an earlier launcher's; all that this one has is new
             return Opening(session, known, link, 1)
@@ -154,15 +155,22 @@ class Conversation:
             if passed is None:
                 return
             parts = passed
-        parent_id = parent.get("msg_id")
-        self._add(channel, header, parts, target, parent_id if isinstance(parent_id, str) else "")
+        self._add(channel, str(header.get("msg_id", "")), msg_type, parts, target, parent)
 
-    def _add(
-        self, channel: str, header: dict[str, Any], parts: Sequence[bytes], target: str | None, parent: str
+    def _add(  # noqa: PLR0917 - for every message
+        self,
+        channel: str,
+        msg_id: str,
+        msg_type: str,
+        parts: Sequence[bytes],
+        target: str | None,
+        parent: dict[str, Any],
     ) -> None:
-        msg_type = str(header.get("msg_type", ""))
-        entry = self.journal.add(channel, str(header.get("msg_id", "")), msg_type, parts, target, parent)
-        self.sessions.answer(entry.number, msg_type, target, parent)
+        parent_id = parent.get("msg_id")
+        if not isinstance(parent_id, str):
+            parent_id = ""
+        entry = self.journal.add(channel, msg_id, msg_type, parts, target, parent_id)
+        self.sessions.answer(entry.number, msg_type, target, parent_id)
 
     def _say_notice(self, parent_header: bytes) -> None:
         """What the gate has to say of it, to everybody, where its output would be."""
@@ -204,8 +212,8 @@ class Conversation:
         self._outbox.clear()
 
     def _record(self, channel: str, msg_type: str, parts: list[bytes], target: str | None) -> None:
-        del msg_type
-        self._add(channel, parse_object(parts[0]), parts, target, str(parse_object(parts[1]).get("msg_id", "")))
+        msg_id = str(parse_object(parts[0]).get("msg_id", ""))
+        self._add(channel, msg_id, msg_type, parts, target, parse_object(parts[1]))
 
     # -- clients to kernel ----------------------------------------------------------------------------------
 

@@ -103,6 +103,11 @@ class Session:
         if len(self.links) > MAX_LINKS:
             self.links.popitem(last=False)
 
+    def forgive(self) -> None:
+        """The last cut was not the client's: only the gateway's leg broke."""
+        self._flights.clear()
+        self.suspects = None
+
     def note_sent(self, number: int, total: int) -> None:
         """The newest socket has got so far."""
         self.sent, self.total = number, total
@@ -216,8 +221,9 @@ class Sessions:
                 del self.by_target[target]
 
     def _forget(self) -> None:
+        """When there are too many: the one that has not come for longest, of those that have no past first."""
         if len(self.by_target) > MAX_SESSIONS:
-            for target, session in self.by_target.items():
-                if not session.channels:
-                    del self.by_target[target]
-                    return
+            gone = [target for target, session in self.by_target.items() if not session.channels]
+            anonymous = [target for target in gone if not self.by_target[target].lasting]
+            for target in (anonymous or gone)[:1]:
+                del self.by_target[target]
