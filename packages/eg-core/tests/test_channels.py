@@ -16,7 +16,7 @@ from eg_core.kernels.states import KernelState
 from eg_launcher import frames
 from eg_launcher.websocket import Opcode
 from eg_launcher.wire import V1_SUBPROTOCOL
-from splice_support import KERNEL_ID, RawClient, frame, json_answer, make_tls, request, running, until
+from splice_support import KERNEL_ID, RawClient, frame, json_answer, make_tls, request, running, until, upgrade_request
 
 CHANNELS = f"/api/kernels/{KERNEL_ID}/channels"
 
@@ -101,6 +101,17 @@ async def test_peer_and_subprotocol(headers, path, peer, subprotocol):
         channels = await until(lambda: launcher.channels)
         assert channels[0].headers.get("sec-websocket-protocol") == subprotocol
         await client.close()
+
+
+async def test_an_upgrade_of_http_1_0_is_refused_in_words():
+    async with running() as (gateway, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(upgrade_request(gateway, CHANNELS, {}).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"HTTP/1.1, not with HTTP/1.0" in answer
+        assert gateway.kernel.opened == []
 
 
 @pytest.mark.parametrize(

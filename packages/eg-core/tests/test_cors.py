@@ -1,5 +1,7 @@
 """Pages of other origins: which may come in, and what their browsers are told; unit, then over the web."""
 
+import asyncio
+
 import pytest
 
 from eg_core.handlers.cors import Cors, names_this_machine
@@ -125,3 +127,7 @@ async def test_mended_without_a_token_a_page_whose_dns_points_here_is_refused(tm
                 assert "EG_AUTH_TOKEN" in body["message"]
         assert registry.all_kernels() == []
         assert (await web("GET", "/api", token=None))[0] == 200
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+        writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")  # a proxy's check; a browser always names the host
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), 10)
+        writer.close()

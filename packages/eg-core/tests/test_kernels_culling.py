@@ -148,17 +148,26 @@ async def test_an_idle_kernel_is_ended_and_says_why(culled, monkeypatch):
     assert kernel.state is KernelState.READY
 
 
-async def test_a_cell_that_runs_too_long(culled):
+async def test_the_launcher_is_asked_once_for_all_its_kernels_and_knows_better(culled, monkeypatch):
     registry, culler = culled(busy_timeout=0.5)
-    kernel = await ready(registry, new())
-    sock, _, _ = await kernel.open_channels(query={"peer": "weak"}, subprotocol=None)
-    sock.close()
-    assert kernel.description["busy_age"] is None
-    await culler.look()
-    assert kernel.state is KernelState.READY
-    kernel.description = {**kernel.description, "busy_age": 9.0, "execution_state": "busy"}
-    await culler.look()  # the launcher knows better, and is asked
-    assert kernel.state is KernelState.READY
+    kernels = [await ready(registry, new()) for _ in range(2)]
+    link = kernels[0].link
+    assert kernels[1].link is link
+    asked = []
+    real = link.client.status
+
+    async def status():
+        asked.append(1)
+        return await real()
+
+    monkeypatch.setattr(link.client, "status", status)
+    assert await culler.look() == 0
+    assert asked == []
+    for kernel in kernels:
+        kernel.description = {**kernel.description, "busy_age": 9.0, "execution_state": "busy"}
+    assert await culler.look() == 0
+    assert asked == [1]
+    assert {kernel.state for kernel in kernels} == {KernelState.READY}
 
 
 async def test_an_old_kernel(culled):

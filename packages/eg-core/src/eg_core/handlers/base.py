@@ -111,8 +111,9 @@ class GatewayHandler(web.RequestHandler):
 
     def _check_host(self) -> None:
         """Without a token, a browser's own rule (a page of this very host may come in) is all that keeps foreign pages
-        out, and their DNS can say that their host is this machine."""
-        if self.settings.get("own_names_only") and not names_this_machine(self.request.headers.get("Host", "")):
+        out, and their DNS can say that their host is this machine. A browser always names the host."""
+        host = self.request.headers.get("Host")
+        if host is not None and self.settings.get("own_names_only") and not names_this_machine(host):
             raise web.HTTPError(
                 403,
                 "Without a token the gateway answers only to localhost and to addresses, not to other names in the "

@@ -83,6 +83,9 @@ class ChannelsHandler(GatewayHandler):
     def _is_upgrade(self, headers: HTTPHeaders) -> bool:
         """Whether the request is a WebSocket's; if not, it has been refused in words."""
         connection = {item.strip().lower() for item in headers.get("Connection", "").split(",")}
+        if self.request.version != "HTTP/1.1":
+            self._refuse(400, f"A WebSocket begins with HTTP/1.1, not with {self.request.version}.")
+            return False
         if headers.get("Upgrade", "").strip().lower() != "websocket" or "upgrade" not in connection:
             self.set_header("Upgrade", "websocket")
             self._refuse(426, "This is a WebSocket: the request needs 'Connection: Upgrade' and 'Upgrade: websocket'.")

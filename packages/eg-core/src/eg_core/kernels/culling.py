@@ -21,6 +21,7 @@ from eg_core.kernels.states import Event, KernelState
 from eg_launcher import wire
 
 if TYPE_CHECKING:
+    from eg_core.kernels.links import LauncherLink
     from eg_core.kernels.registry import KernelRegistry
 
 CULLED = "culled"
@@ -123,9 +124,13 @@ class Culler:
                 self._registry.log.exception("culling failed; the next round tries again")
 
     async def look(self) -> int:
-        """One round; how many kernels it has begun to end."""
-        judged = [kernel for kernel in self._registry.kernels() if self._judge(kernel) is not None]
-        return sum([await self._cull(kernel) for kernel in judged])
+        """One round; how many kernels it has begun to end. Each launcher is asked once more, for a cell may have begun
+        since it was heard last."""
+        judged: dict[LauncherLink, list[Kernel]] = {}
+        for kernel in self._registry.kernels():
+            if self._judge(kernel) is not None and kernel.link is not None:
+                judged.setdefault(kernel.link, []).append(kernel)
+        return sum([await self._cull_of(link, kernels) for link, kernels in judged.items()])
 
     def _judge(self, kernel: Kernel) -> Verdict | None:
         facts = facts_of(kernel, time.monotonic())
@@ -141,18 +146,15 @@ class Culler:
                 self._registry.log.warning("kernelspec %s: %s; the gateway's own limits count", name, error)
             return policy
 
-    async def _cull(self, kernel: Kernel) -> bool:
-        """Ask the launcher once more: a cell may have begun since it was heard last."""
-        link = kernel.link
-        if link is None:
-            return False
+    async def _cull_of(self, link: LauncherLink, kernels: list[Kernel]) -> int:
         try:
-            described = (await link.client.status()).get("kernels", {}).get(kernel.id)
+            described = (await link.client.status()).get("kernels", {})
         except GatewayError as error:
-            self._registry.log.info("kernel %s: not culled, its launcher does not answer: %s", kernel.id, error)
-            return False
-        if described is None:
-            return False
+            self._registry.log.info("%d kernels not culled, their launcher does not answer: %s", len(kernels), error)
+            return 0
+        return sum([await self._cull(kernel, described[kernel.id]) for kernel in kernels if kernel.id in described])
+
+    async def _cull(self, kernel: Kernel, described: Mapping[str, Any]) -> bool:
         await self._registry.observer.describe(kernel, described)
         why = self._judge(kernel)
         if why is None:
