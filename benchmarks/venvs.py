@@ -49,11 +49,12 @@ def incumbent(name: str) -> Path:
     tag = hashlib.sha256(json.dumps(pins).encode()).hexdigest()[:8]
     folder = cache() / f"{name}-py{version[0]}.{version[1]}-{tag}"
     python = folder / "bin" / "python"
-    with _locked(folder):
+    with _locked(folder) as lock:
         if not (folder / "complete").exists() or not _works(python):
             print(f"installing {' '.join(INCUMBENTS[name])} in {folder} …", file=sys.stderr, flush=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            _install(interpreter, folder, [*INCUMBENTS[name], "--constraint", str(constraints)])
+            if folder.exists():
+                shutil.rmtree(folder)
+            _install(interpreter, folder, [*INCUMBENTS[name], "--constraint", str(constraints)], lock)
             (folder / "complete").touch()
     return python
 
@@ -76,8 +77,9 @@ def versions(python: Path | str, *names: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Of several who want it, one installs and the others wait; the system drops the lock of one that was killed."""
+def _locked(folder: Path) -> Iterator[int]:
+    """Of several who want it, one installs and the others wait. The lock is also its installers', which it gets for
+    that: of one that was killed they may go on for a while."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f"{folder.name}.lock").open("w")
@@ -85,10 +87,10 @@ def _locked(folder: Path) -> Iterator[None]:
         raise NotInstalled(f"nothing can be written in {folder.parent}: {error}") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock.fileno()
 
 
-def _install(interpreter: str, folder: Path, requirements: Sequence[str]) -> None:
+def _install(interpreter: str, folder: Path, requirements: Sequence[str], lock: int) -> None:
     """With uv where it is, else with venv and pip. Raises NotInstalled."""
     folder.mkdir()
     python, uv = str(folder / "bin" / "python"), shutil.which("uv")
@@ -103,16 +105,18 @@ def _install(interpreter: str, folder: Path, requirements: Sequence[str]) -> Non
     for step in steps:
         try:
             with log.open("ab") as output:
-                code = subprocess.run(step, stdout=output, stderr=output, check=False, timeout=PATIENCE).returncode
+                done = subprocess.run(
+                    step, stdout=output, stderr=output, pass_fds=(lock,), check=False, timeout=PATIENCE
+                )
         except subprocess.TimeoutExpired:
             raise NotInstalled(f"{' '.join(step)} took more than {PATIENCE:.0f} s; {log} says why") from None
-        if code:
+        if done.returncode:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise NotInstalled(f"{' '.join(step)} failed ({' '.join(last)}); {log} has all of it")
 
 
 def _python_for(name: str) -> tuple[str, tuple[int, int]]:
-    """This Python if the incumbent runs on it, else the newest on PATH, or of pyenv's, that it does run on."""
+    """This Python if the incumbent runs on it, else the newest that it runs on: on PATH, of pyenv, or known to uv."""
     newest = NEWEST[name]
     here = sys.version_info[:2]
     if OLDEST <= here <= newest:
@@ -121,7 +125,7 @@ def _python_for(name: str) -> tuple[str, tuple[int, int]]:
         for found in _interpreters(f"3.{minor}"):
             if _works(found):
                 return found, (3, minor)
-    raise NotInstalled(f"it needs a Python from {_dotted(OLDEST)} to {_dotted(newest)}, and none is on PATH")
+    raise NotInstalled(f"it needs a Python from {_dotted(OLDEST)} to {_dotted(newest)}, and there is none")
 
 
 def _interpreters(version: str) -> Iterator[str]:
@@ -130,9 +134,15 @@ def _interpreters(version: str) -> Iterator[str]:
         yield on_path
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     yield from (str(found) for found in sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True))
+    uv = shutil.which("uv")
+    if uv:
+        command = [uv, "python", "find", "--no-python-downloads", version]
+        yield subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout.strip()
 
 
 def _works(python: Path | str) -> bool:
+    if not str(python):
+        return False
     try:
         done = subprocess.run([str(python), "-c", "import sys, venv"], capture_output=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -151,7 +161,7 @@ def main() -> None:
             print(incumbent(name))
         except NotInstalled as error:
             failed.append(f"{name}: {error}")
-    sys.exit("\n".join(failed))
+    sys.exit("\n".join(failed) or None)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 import websocket
 from eg_integration.channels import Channels, unpack
 from eg_integration.gateway import Gateway
+from eg_integration.waiting import wait_until
 
 LINES = 20_000
 CUTS = 8
@@ -128,7 +129,13 @@ def test_without_replay_lines_are_lost_or_these_tests_would_prove_nothing(
         parent = channels.execute("import time\nfor n in range(200):\n    print(n, flush=True)\n    time.sleep(0.01)")
         channels.wait_for(lambda m: m.type == "stream", "the first line")
         cut(channels)
-    time.sleep(0.5)
+
+    def printed() -> int:
+        """Lines, as the launcher has them while nobody is there."""
+        told = gateway.request("GET", f"/api/kernels/{kernel_id}/outputs?parent={parent}")
+        return "".join(output["text"] for output in told.json["outputs"]).count("\n")
+
+    wait_until(lambda: printed() >= 50, "output that nobody reads")
     with gateway.connect(kernel_id, session="s") as channels:
         done = channels.finish(parent)
     lines = "".join(m.content["text"] for m in done.iopub if m.type == "stream").split()

@@ -23,6 +23,8 @@ from eg_integration.waiting import wait_until
 class JupyterServer:
     """``lab``: with JupyterLab's pages. Lives in the gateway's folder and ends with it at the latest."""
 
+    says_where = r"(http://127\.0\.0\.1:\d+)/"
+
     def __init__(self, gateway: Gateway, *, lab: bool = False, env: Mapping[str, str] | None = None) -> None:
         self.gateway = gateway
         self.token = secrets.token_hex(20)
@@ -65,7 +67,7 @@ class JupyterServer:
         log = self.log_file.read_text(errors="replace")
         if self.process.poll() is not None:
             raise AssertionError(f"the jupyter server ended with {self.process.returncode}:\n{log}")
-        said = re.search(r"(http://127\.0\.0\.1:\d+)/", log)
+        said = re.search(self.says_where, log)
         return said[1] if said else None
 
     def _answers(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -18,7 +17,6 @@ from pathlib import Path
 
 from eg_integration.gateway import Gateway
 from eg_integration.jupyter_server import JupyterServer
-from eg_integration.waiting import wait_until
 
 LOCKS = Path(__file__).parent.parent / "clients" / "old"
 PYTHONS = ("python3.11", "python3.10")  # the newest that their dependencies know
@@ -70,6 +68,8 @@ def _find_python() -> str | None:
 class OldNotebook(JupyterServer):
     """``kind`` notebook6: with ``--gateway-url``; nb2kg: the extension, configured as its README says."""
 
+    says_where = r"(http://127\.0\.0\.1:\d+)/\?token"
+
     def __init__(self, kind: str, python: Path, gateway: Gateway, *, gateway_token: str | None = None) -> None:
         # Not the parent's, which starts a server of this environment.
         self.gateway = gateway
@@ -106,18 +106,6 @@ class OldNotebook(JupyterServer):
             self.process = subprocess.Popen(
                 command, env=environ, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-
-    def start(self) -> OldNotebook:
-        self.url = wait_until(self._said_where, "the old notebook server to say where it is", 60)
-        wait_until(self._answers, "the old notebook server to answer", 30)
-        return self
-
-    def _said_where(self) -> str | None:
-        log = self.log_file.read_text(errors="replace")
-        if self.process.poll() is not None:
-            raise AssertionError(f"the old notebook server ended with {self.process.returncode}:\n{log}")
-        said = re.search(r"(http://127\.0\.0\.1:\d+)/\?token", log)
-        return said[1] if said else None
 
 
 def _free_port() -> int:
