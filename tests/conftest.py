@@ -6,6 +6,7 @@ so that CI cannot lose a check unnoticed. What was left out is said once more at
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the gateway under test, instead of this environment's `eg`",
     )
     group.addoption(
+        "--full",
+        action="store_true",
+        help="run what is marked as full too, and whole what is a sample otherwise (hatch run ci-full)",
+    )
+    group.addoption(
+        "--seed",
+        type=int,
+        default=None,
+        metavar="N",
+        help="of all that is chosen at random; the one in use is printed at the beginning",
+    )
+    group.addoption(
         "--compat",
         default="ours,eg,kg",
         metavar="KINDS",
@@ -47,6 +60,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEFT_OUT] = {}
+    config.addinivalue_line("markers", "full: too long for every run; --full runs it")
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(1 << 30)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.option.seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.full:
+        full = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if item not in full]
+        config.hook.pytest_deselected(items=full)
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    """Of all that a test chooses at random; ``--seed`` gives it."""
+    return pytestconfig.option.seed
 
 
 @pytest.fixture(scope="session")
