@@ -11,7 +11,7 @@ import pytest
 
 from eg_core.errors import BackendUnavailable
 from eg_core.handlers import hold
-from eg_core.handlers.leg import Timers
+from eg_core.handlers.leg import Switchboard, Timers
 from eg_core.kernels.states import KernelState
 from eg_launcher import frames
 from eg_launcher.websocket import Opcode
@@ -199,9 +199,9 @@ async def test_no_more_is_held_than_may_be_and_nothing_is_lost(legs, one_frame):
         await client.close()
 
 
-async def test_the_client_is_pinged_while_it_waits(monkeypatch):
-    monkeypatch.setattr(hold, "PING_EVERY", 0.02)
+async def test_the_client_is_pinged_while_it_waits():
     async with running() as (gateway, _):
+        gateway.application.settings["switchboard"] = Switchboard(ping_every=0.02)
         gateway.kernel.state = KernelState.LAUNCHING
         client = await RawClient.connect(gateway)
         for _ in range(3):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eg_core.errors import InvalidRequest, KernelGone, KernelStarting
+from eg_core.errors import GatewayEnding, InvalidRequest, KernelGone, KernelStarting
 from eg_core.kernels.reconciler import Reconciler
 from eg_core.kernels.registry import NewKernel
 from eg_core.kernels.states import KernelState
@@ -167,16 +167,45 @@ async def test_another_gateway_process_adopts_what_runs(tmp_path, runtime):
         await second.interrupt(adopted.id)
 
 
-async def test_a_launch_that_the_gateway_did_not_survive_is_removed_at_the_next_start(tmp_path, runtime):
+async def test_a_launch_that_had_not_come_to_a_launcher_is_removed_at_the_next_start(tmp_path, runtime):
     mark = f"EG_TEST_{uuid.uuid4().hex}"
     async with gateway(tmp_path, runtime, end=False) as first:
         kernel, _ = await first.start(new([sys.executable, "-c", "import time; time.sleep(600)", mark]))
-        await until(lambda: running_with(mark), "its process runs")
+        await until(lambda: kernel.record.handle, "its launcher is being started")
+        assert kernel.state is KernelState.LAUNCHING
     async with gateway(tmp_path, runtime) as second:
         again = second.kernel(kernel.id)
         await until(lambda: again.state is KernelState.DEAD, "the launch is given up")
         assert "gateway ended" in again.failure
         await until(lambda: not running_with(mark), "its process is gone")
+
+
+async def test_a_kernel_that_was_starting_goes_on_at_the_next_start(tmp_path, runtime):
+    slow = "import time; time.sleep(3); from ipykernel import kernelapp; kernelapp.launch_new_instance()"
+    async with gateway(tmp_path, runtime, end=False) as first:
+        kernel, _ = await first.start(new([sys.executable, "-c", slow, "-f", "{connection_file}"]))
+        await until(lambda: kernel.state is KernelState.STARTING, "its launcher has it")
+    async with gateway(tmp_path, runtime) as second:
+        again = second.kernel(kernel.id)
+        assert again.state is KernelState.STARTING
+        await until(lambda: again.state is KernelState.READY, "it answers")
+        assert again.process == kernel.process
+
+
+async def test_a_gateway_that_is_to_end_starts_no_kernel(tmp_path, runtime):
+    async with gateway(tmp_path, runtime) as registry:
+        dead = await ready(registry, new())
+        os.kill(dead.record.handle.state["pid"], signal.SIGKILL)
+        await until(lambda: dead.state is KernelState.DEAD, "it is lost")
+        living = await ready(registry, new())
+        registry.draining = True
+        with pytest.raises(GatewayEnding, match="try again"):
+            await registry.start(new())
+        with pytest.raises(GatewayEnding):
+            await registry.restart(dead.id)
+        again, made = await registry.start(new(kernel_id=living.id))
+        assert (again, made) == (living, False)
+        assert {kernel.id for kernel in registry.kernels()} == {living.id, dead.id}
 
 
 async def test_a_kernel_that_died_unwatched_is_dead_at_the_next_start(tmp_path, runtime):

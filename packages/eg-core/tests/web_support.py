@@ -83,6 +83,7 @@ async def serving(registry, kernelspecs: Path, *, base_url="/", composer=None, s
             "gateway_id": "test",
             "auth_token": TOKEN,
             "list_kernels": True,
+            "launch_wait": 25.0,
             "log": registry.log,
             "log_function": lambda handler: None,
             **settings,

@@ -88,20 +88,29 @@ class Gateway:
 
     # -- life
 
-    def start(self, *args: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> Gateway:
+    def start(
+        self,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        stdin: int = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
+        ip: str = "127.0.0.1",
+    ) -> Gateway:
         """Start it and wait until it says where it is. ``prefix``: a command that runs it."""
         self.starts += 1
-        command = [*prefix, *self.command, "serve", "--ip", "127.0.0.1", "--port", "0"]
+        command = [*prefix, *self.command, "serve", "--ip", ip, "--port", "0"]
         command += ["--data-dir", str(self.folder / "data"), *args]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
                 env={**self.environ, **(env or {})},
                 cwd=self.folder / "home",
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         self.url = wait_until(self._said_where, f"the gateway to say where it is available; log:\n{self.log()}", 40)
         wait_until(self._answers, "the gateway to answer", 20)

@@ -25,7 +25,15 @@ class JupyterServer:
 
     says_where = r"(http://127\.0\.0\.1:\d+)/"
 
-    def __init__(self, gateway: Gateway, *, lab: bool = False, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        lab: bool = False,
+        env: Mapping[str, str] | None = None,
+        gateway_url: str | None = None,
+    ) -> None:
+        """``gateway_url``: where it finds the gateway, if that is not the gateway's own."""
         self.gateway = gateway
         self.token = secrets.token_hex(20)
         self.folder = gateway.folder / f"server-{secrets.token_hex(3)}"
@@ -49,7 +57,7 @@ class JupyterServer:
             "PYTHONUNBUFFERED": "1",
         }
         command = [sys.executable, "-m", "jupyterlab" if lab else "jupyter_server"]
-        command += [f"--gateway-url={gateway.url}", "--ip=127.0.0.1", "--port=0", "--no-browser", "--allow-root"]
+        command += [f"--gateway-url={gateway_url or gateway.url}", "--ip=127.0.0.1", "--port=0", "--no-browser", "--allow-root"]
         command += [f"--ServerApp.root_dir={self.root}", "--LanguageServerManager.autodetect=False"]
         if lab:
             _quiet(Path(environ["JUPYTERLAB_SETTINGS_DIR"]))

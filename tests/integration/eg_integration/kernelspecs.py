@@ -10,6 +10,9 @@ from pathlib import Path
 IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 FAREWELL = "the licence server said no"
 
+SLOW = "import sys, time; time.sleep(4); from ipykernel import kernelapp; kernelapp.launch_new_instance()"
+"""Four seconds of imports, say."""
+
 ARGV: dict[str, list[str]] = {
     "python3": IPYKERNEL,
     # A kernel behind a shell that has children of its own, one of which has left the session.
@@ -20,6 +23,7 @@ ARGV: dict[str, list[str]] = {
     ],
     "absent": ["/nowhere/to/be/found/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
     "exits": [sys.executable, "-c", f"import sys; print({FAREWELL!r}, file=sys.stderr); sys.exit(3)"],
+    "slow": [sys.executable, "-c", SLOW, "-f", "{connection_file}"],
     "silent": [sys.executable, "-c", "import time; time.sleep(7702)", "{connection_file}"],
 }
 

@@ -9,9 +9,7 @@ import asyncio
 import contextlib
 import getpass
 import os
-import signal
-import sys
-import time
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,11 @@ from tornado.web import Application
 from traitlets import TraitError
 
 from eg_core import __version__
+from eg_core.ending import EndSignals
 from eg_core.errors import GatewayError
 from eg_core.handlers.cors import Cors
-from eg_core.handlers.leg import Switchboard
+from eg_core.handlers.draining import drain
+from eg_core.handlers.leg import PING_EVERY, Switchboard
 from eg_core.handlers.routes import application
 from eg_core.handlers.server import make_server
 from eg_core.hooks import Hooks
@@ -37,7 +37,7 @@ from eg_core.kernels.settings import Settings
 from eg_core.kernels.states import KernelState
 from eg_core.kernelspecs.finder import KernelspecFinder
 from eg_core.launchers.credentials import CertificateAuthority
-from eg_core.listening import DataDirLock, bind, is_loopback, raise_file_limit
+from eg_core.listening import DataDirLock, bind, inherited, is_loopback, raise_file_limit
 from eg_core.logs import RequestLog
 from eg_core.metrics import KernelCount, Metrics, Watched
 from eg_core.options.access import AccessOptions
@@ -57,7 +57,6 @@ from eg_core.types import GatewayInfo
 END_TIMEOUT = 15.0
 CLOSE_TIMEOUT = 2.0
 """Seconds in which clients take their Close frames when the gateway ends."""
-CONFIRM_WITHIN = 5.0
 
 
 class EnterpriseGatewayApp(
@@ -99,6 +98,7 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
         ),
     }
 
+    _sockets: tuple[socket.socket, ...] = ()
     classes = [KernelspecFinder]  # noqa: RUF012 - traitlets' own convention
 
     def initialize(self, argv: list[str] | None = None) -> None:
@@ -115,10 +115,15 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
 
     def start(self) -> None:
         super().start()
-        if not self.auth_token and not is_loopback(self.ip) and not self.allow_unauthenticated:
+        try:
+            self._sockets = inherited(self.environ)
+        except GatewayError as error:
+            self._refuse(str(error))
+        open_to_others = [ip for ip in self._addresses() if not is_loopback(ip)]
+        if open_to_others and not self.auth_token and not self.allow_unauthenticated:
             self._refuse(
-                f"No token is set and {self.ip} can be reached from other machines: anybody could run code as "
-                f"{getpass.getuser()}. Set EG_AUTH_TOKEN, listen on 127.0.0.1, or say "
+                f"No token is set and {open_to_others[0]} can be reached from other machines: anybody could run code "
+                f"as {getpass.getuser()}. Set EG_AUTH_TOKEN, listen on 127.0.0.1, or say "
                 "--EnterpriseGatewayApp.allow_unauthenticated=True."
             )
         if not self.auth_token:
@@ -132,6 +137,10 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
         self.log.critical("%s", why)
         self.exit(1)
 
+    def _addresses(self) -> list[str]:
+        """What it listens on: the sockets that it was given, else the configured address."""
+        return [sock.getsockname()[0] for sock in self._sockets] or [self.ip]
+
     # -- serving ---------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
@@ -139,12 +148,12 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             certfile=self.certfile, keyfile=self.keyfile, client_ca=self.client_ca, ssl_version=self.ssl_version
         )
         raise_file_limit()
-        sockets = bind(self.ip, self.port, self.port_retries)
-        port = sockets[0].getsockname()[1]
+        sockets = self._sockets or bind(self.ip, self.port, self.port_retries)
+        port, address = sockets[0].getsockname()[1], self._addresses()[0]
         with contextlib.ExitStack() as stack:
             data_dir = self._open_data_dir(port, stack)
             async with contextlib.AsyncExitStack() as layers:
-                board = Switchboard()
+                board = Switchboard(min(PING_EVERY, self.ws_ping_interval or PING_EVERY))
                 layers.callback(board.close)
                 layers.push_async_callback(board.drained, CLOSE_TIMEOUT)
                 metrics = Metrics()
@@ -160,11 +169,23 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
                 layers.callback(server.stop)
                 if self.dynamic_config_interval:
                     registry.spawn(Reloader(self, [finder], lambda: self._take_over(registry, finder, web)).run())
-                url = f"http{'s' if tls else ''}://{_in_url(self.ip)}:{port}{self.base_url}"
+                url = f"http{'s' if tls else ''}://{_in_url(address)}:{port}{self.base_url}"
                 self.log.info("Jupyter Enterprise Gateway %s is available at %s", __version__, url)
-                if await self._until_told(registry):
-                    self.log.info("ending all kernels")
-                    await registry.end_all(END_TIMEOUT)
+                signals = EndSignals(lambda: len(registry.kernels()), self.log)
+                await self._end(registry, signals, with_kernels=await signals.wait())
+
+    async def _end(self, registry: KernelRegistry, signals: EndSignals, *, with_kernels: bool) -> None:
+        """In order, and not too long; told once more, at once."""
+        if with_kernels:
+            self.log.info("ending all kernels")
+            await registry.end_all(END_TIMEOUT)
+            return
+        self.log.info("no launches any more; channels are closed when they are quiet (%g s)", self.drain_timeout)
+        ends = [asyncio.ensure_future(work) for work in (drain(registry), signals.hurry())]
+        await asyncio.wait(ends, timeout=self.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
 
     def data_folder(self, port: int) -> Path:
         return Path(self.data_dir or Path(jupyter_data_dir()) / "enterprise_gateway" / str(port)).expanduser()
@@ -265,36 +286,13 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             "authorized_origin": self.authorized_origin,
             "list_kernels": self.list_kernels,
             "authenticate_prometheus": self.authenticate_prometheus,
+            "launch_wait": self.launch_wait,
         }
 
     def _take_over(self, registry: KernelRegistry, finder: KernelspecFinder, web: Application) -> None:
         """Hand changed options to the layers that run."""
         registry.settings = self._settings()
         web.settings.update(self.web_settings(finder))
-
-    async def _until_told(self, registry: KernelRegistry) -> bool:
-        """Wait for a signal. True: end the kernels too (Ctrl-C, confirmed when a terminal is there to confirm)."""
-        loop = asyncio.get_running_loop()
-        told: asyncio.Future[bool] = loop.create_future()
-        asked_at = 0.0
-
-        def say(end_kernels: bool) -> None:
-            if not told.done():
-                told.set_result(end_kernels)
-
-        def interrupted() -> None:
-            nonlocal asked_at
-            running, now = len(registry.kernels()), time.monotonic()
-            if running == 0 or not sys.stdin.isatty() or now - asked_at < CONFIRM_WITHIN:
-                say(True)
-                return
-            asked_at = now
-            self.log.warning("%d kernels are running. Ctrl-C again within %g s ends them.", running, CONFIRM_WITHIN)
-
-        loop.add_signal_handler(signal.SIGTERM, say, False)
-        loop.add_signal_handler(signal.SIGINT, interrupted)
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        return await told
 
 
 def _watched(registry: KernelRegistry, board: Switchboard) -> Watched:

@@ -10,6 +10,7 @@
     │   ├── LaunchTimeout         the launch's deadline passed
     │   └── LaunchCancelled       somebody deleted the kernel while it was starting
     ├── BackendUnavailable        the remote cannot be reached now; try again (``retry_after`` seconds)
+    │   └── GatewayEnding         this gateway takes no new launch; the next one will
     ├── KernelStarting            the call needs a kernel that is ready
     └── KernelGone                there is no such kernel (any more)
 
@@ -69,6 +70,10 @@ class BackendUnavailable(GatewayError):
     ) -> None:
         super().__init__(message, reason=reason, detail=detail)
         self.retry_after = retry_after
+
+
+class GatewayEnding(BackendUnavailable):
+    reason = "gateway_ending"
 
 
 class KernelStarting(GatewayError):

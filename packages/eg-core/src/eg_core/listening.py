@@ -8,8 +8,10 @@ import fcntl
 import ipaddress
 import os
 import random
+import re
 import resource
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -17,10 +19,36 @@ from eg_core.errors import GatewayError
 
 NEAR = 5
 """Ports tried one after the other before random ones near by."""
+FIRST_INHERITED = 3
+MAX_INHERITED = 16
+
+
+def inherited(environ: Mapping[str, str]) -> tuple[socket.socket, ...]:
+    """Sockets that systemd, or whoever does as it does (``sd_listen_fds(3)``), listens on for this process: clients
+    wait in them while there is no gateway. Raises GatewayError for what is no TCP socket that listens."""
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return ()
+    count = environ.get("LISTEN_FDS", "")
+    if not re.fullmatch(r"[0-9]{1,2}", count, re.ASCII) or not 1 <= int(count) <= MAX_INHERITED:
+        raise GatewayError(f"LISTEN_FDS is {count[:20]!r}; it must be a number from 1 to {MAX_INHERITED}.")
+    return tuple(_inherit(fd) for fd in range(FIRST_INHERITED, FIRST_INHERITED + int(count)))
+
+
+def _inherit(fd: int) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        raise GatewayError(f"LISTEN_FDS names descriptor {fd}, which is no socket: {error.strerror}.") from error
+    listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not listens:
+        raise GatewayError(f"The socket that was handed over (descriptor {fd}) is no TCP socket that listens.")
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+    return sock
 
 
 def bind(ip: str, port: int, retries: int) -> list[socket.socket]:
-    """Listen on ``port`` or one near it. Raises GatewayError in words."""
+    """Listen on ``port`` or one near it, or on any if it is 0. Raises GatewayError in words."""
     candidates = [port + i for i in range(min(NEAR, retries) + 1)] if port else [0]
     candidates += [max(1, port + random.randint(-2 * retries, 2 * retries)) for _ in range(retries - NEAR)]  # noqa: S311
     for candidate in candidates:

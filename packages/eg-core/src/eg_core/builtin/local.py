@@ -12,10 +12,11 @@ import os
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from traitlets import Float, List, Unicode
+from traitlets import Bool, Float, List, Unicode
 
 from eg_core import aio
 from eg_core.builtin import doctor, processes, starter
@@ -57,6 +58,10 @@ class LocalBackend(Plugin):
     stray_age = Float(30.0, min=0.0, help="Seconds after which a launcher that holds no known kernel is a stray.").tag(
         config=True
     )
+
+    keep_kernels = Bool(
+        help="Kernels live on without a gateway for as long as it takes, whatever the lease (for this backend alone)."
+    ).tag(config=True)
 
     _folder: PrivateFolder
     _place: processes.Place
@@ -135,7 +140,7 @@ class LocalBackend(Plugin):
 
     async def _start(self, request: LaunchRequest, record: LauncherFile) -> LauncherFile:
         return await starter.start_launcher(
-            request,
+            _kept(request) if self.keep_kernels else request,
             record,
             folder=self._folder,
             command=self._command(),
@@ -231,6 +236,11 @@ class LocalBackend(Plugin):
                 await processes.end(pid, started, max(grace, 5.0))
             self._nursery.reap()
             await aio.run_blocking(self.threads, self._folder.remove, launcher_id)
+
+
+def _kept(request: LaunchRequest) -> LaunchRequest:
+    """Its launcher stays without a gateway."""
+    return replace(request, launcher=replace(request.launcher, args=("--lease", "0"), lease=0.0))
 
 
 def _process(handle: KernelHandle, record: LauncherFile | None) -> tuple[int | None, int | None]:

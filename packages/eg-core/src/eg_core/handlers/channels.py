@@ -179,6 +179,10 @@ class ClientSocket:
         self._linking = asyncio.create_task(self._link(), name=f"channels of kernel {self._kernel.id}")
         self._hold.start(ahead, words)
 
+    @property
+    def traffic(self) -> int:
+        return self._splice.traffic if self._splice is not None else 0
+
     def close(self, code: int, reason: str) -> None:
         """The kernel is no more, or the gateway goes: tell the client, with what ends its requests."""
         if self._splice is not None:

@@ -28,8 +28,6 @@ from eg_launcher.websocket import (
 from eg_launcher.wire import MAX_MESSAGE
 
 HELD_MAX = 1024 * 1024
-PING_EVERY = 25.0
-"""Seconds; Python's ``websockets`` and many proxies give up on a connection that is silent for longer."""
 
 _ANSWERING = ("shell", "control")
 
@@ -47,7 +45,7 @@ class Hold:
         self._reader = FrameReader(max_message=MAX_MESSAGE, masked=True, keep_raw=True)
         self._frames = bytearray()  # one after the other: as objects of their own small ones take many times their size
         self._size = 0
-        self._timer = board.timers.after(PING_EVERY, self._ping)
+        self._timer = board.timers.after(board.ping_every, self._ping)
 
     def start(self, ahead: bytes, first_words: bytes) -> None:
         """``ahead`` is what was read beyond the upgrade request, ``first_words`` are whole frames for the client."""
@@ -134,7 +132,7 @@ class Hold:
     def _ping(self) -> None:
         self._leg.send(control_frame(Opcode.PING, b"held"))
         if self._leg.owner is self and not self._leg.closed:
-            self._timer = self._board.timers.after(PING_EVERY, self._ping)
+            self._timer = self._board.timers.after(self._board.ping_every, self._ping)
 
     def _end(self, *, grace: float = 0.0, at_once: bool = True) -> None:
         self._timer.cancel()

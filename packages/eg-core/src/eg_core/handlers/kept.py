@@ -22,6 +22,11 @@ class Kept:
         self._overflowed = False
 
     @property
+    def seen(self) -> int:
+        """Bytes of the client so far."""
+        return self._seen
+
+    @property
     def resumable(self) -> bool:
         return not self._overflowed
 

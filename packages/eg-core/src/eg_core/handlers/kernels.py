@@ -7,7 +7,7 @@ import re
 
 from eg_core.errors import InvalidRequest
 from eg_core.handlers.base import GatewayHandler
-from eg_core.handlers.starting import LAUNCH_WAIT, StartingHandler, raise_for
+from eg_core.handlers.starting import StartingHandler, raise_for
 
 MAX_NAME = 256
 _OFFSET = re.compile(r"[0-9]{1,18}\Z")
@@ -44,7 +44,7 @@ class KernelActionHandler(GatewayHandler):
             return
         kernel = await self.registry.restart(kernel_id)
         try:
-            await asyncio.wait_for(kernel.settled(), LAUNCH_WAIT)
+            await asyncio.wait_for(kernel.settled(), self.settings["launch_wait"])
         except asyncio.TimeoutError:
             pass  # 200 and `restarting`: it goes on
         raise_for(kernel)

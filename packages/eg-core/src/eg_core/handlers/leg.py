@@ -21,6 +21,8 @@ BUFFER_SIZE = 256 * 1024
 HIGH_WATER = 256 * 1024
 """Bytes in ``out`` from which on the other leg is not read."""
 LOW_WATER = 64 * 1024
+PING_EVERY = 25.0
+"""Seconds; Python's ``websockets`` and many proxies give up on a connection that is silent for longer."""
 DEAD_PEER = 120
 """Seconds after which a peer that acknowledges nothing is gone."""
 
@@ -93,7 +95,8 @@ class Timers:
 class Switchboard:
     """What the channels of one gateway share: the loop, the one read buffer, the timers, and all open legs."""
 
-    def __init__(self) -> None:
+    def __init__(self, ping_every: float = PING_EVERY) -> None:
+        self.ping_every = ping_every  # seconds; of clients that are held
         self.loop = asyncio.get_running_loop()
         self.buffer = bytearray(BUFFER_SIZE)
         self.view = memoryview(self.buffer)

@@ -203,6 +203,11 @@ class Splice:
             self._launcher.send(held)
         self._read_both()
 
+    @property
+    def traffic(self) -> int:
+        """Bytes so far, both ways."""
+        return self._moved + self._kept.seen
+
     def resume_at(self) -> dict[str, str] | None:
         """Where a new launcher's leg is to go on, as the protocol's query; None when it cannot."""
         boundary = self._boundary

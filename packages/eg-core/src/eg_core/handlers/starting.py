@@ -17,8 +17,6 @@ from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.requests import Composer, KernelRequest
 from eg_core.kernels.states import KernelState
 
-LAUNCH_WAIT = 25.0
-"""Seconds a POST waits for the kernel: shorter than the stock client's 40."""
 MAX_WAIT = 3600.0
 MAX_TEXT = 4096
 _DIGITS = re.compile(r"[0-9]+\Z")
@@ -61,7 +59,9 @@ class StartingHandler(GatewayHandler):
     async def settle(self, kernel: Kernel, env: Mapping[str, str]) -> None:
         """Wait for it, at most as long as the client does. Raises what a failed launch means."""
         try:
-            await asyncio.wait_for(kernel.settled(), launch_wait(env, self.request.headers.get("Prefer")))
+            await asyncio.wait_for(
+                kernel.settled(), launch_wait(env, self.request.headers.get("Prefer"), self.settings["launch_wait"])
+            )
         except asyncio.TimeoutError:
             pass  # `starting`: the launch goes on
         self._cancel = None
@@ -103,8 +103,8 @@ def text_of(body: Mapping[str, Any], field: str) -> str | None:
     return value
 
 
-def launch_wait(env: Mapping[str, str], prefer: str | None) -> float:
-    """Seconds to wait for a launch: RFC 7240's ``Prefer``, else below the timeout that the client names."""
+def launch_wait(env: Mapping[str, str], prefer: str | None, most: float) -> float:
+    """Seconds to wait for a launch: RFC 7240's ``Prefer``, else ``most``, or less if the client names its timeout."""
     for preference in (prefer or "").split(","):
         name, _, value = preference.strip().partition("=")
         if name.lower() == "respond-async":
@@ -114,8 +114,8 @@ def launch_wait(env: Mapping[str, str], prefer: str | None) -> float:
     try:
         timeout = float(env["KERNEL_LAUNCH_TIMEOUT"])
     except (KeyError, ValueError):
-        return LAUNCH_WAIT
-    return min(LAUNCH_WAIT, max(0.0, timeout - 2.0)) if math.isfinite(timeout) else LAUNCH_WAIT
+        return most
+    return min(most, max(0.0, timeout - 2.0)) if math.isfinite(timeout) else most
 
 
 def raise_for(kernel: Kernel) -> None:

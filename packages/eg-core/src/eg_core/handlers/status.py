@@ -32,7 +32,7 @@ class StatusHandler(GatewayHandler):
 
 
 class HealthHandler(GatewayHandler):
-    """For load balancers: no token, no details. 503 when the store does not answer."""
+    """For load balancers: no token, no details. 503 when the store does not answer, and when the gateway is to end."""
 
     public = True
 
@@ -43,7 +43,10 @@ class HealthHandler(GatewayHandler):
             self.log.exception("the store does not answer")
             self.write_json({"status": "store unavailable"}, 503)
             return
-        self.write_json({"status": "ok"})
+        if self.registry.draining:
+            self.write_json({"status": "ending"}, 503)
+        else:
+            self.write_json({"status": "ok"})
 
     async def head(self) -> None:
         await self.get()

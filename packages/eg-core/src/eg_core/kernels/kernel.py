@@ -29,6 +29,10 @@ _EXECUTION_STATES = {
 class ClientSocket(Protocol):
     """A client's open channels, as the registry sees them."""
 
+    @property
+    def traffic(self) -> int:
+        """Bytes that have passed, both ways; of use only for seeing whether more have."""
+
     def close(self, code: int, reason: str) -> None: ...
 
 
@@ -39,6 +43,7 @@ class Kernel:
         self.record = record
         self.link: LauncherLink | None = None
         self.launch: asyncio.Task[None] | None = None
+        self.phase: str | None = None  # of its launch: launcher, start, answer
         self.progress: str | None = None
         self.error: GatewayError | None = None  # why its launch failed
         self.sockets: set[ClientSocket] = set()
@@ -92,8 +97,8 @@ class Kernel:
             model["reason_code"] = self.record.reason
             if self.record.exit is not None:
                 model["exit"] = self.record.exit
-        elif state in PENDING and self.progress:
-            model["reason"] = self.progress
+        elif state in PENDING:
+            model |= {name: said for name, said in (("phase", self.phase), ("reason", self.progress)) if said}
         return model
 
     async def settled(self) -> None:
@@ -152,7 +157,7 @@ class Kernel:
         self.description = {}
         self.gone.clear()
         self.verdict = None
-        self.progress = None
+        self.phase = self.progress = None
 
     def close_sockets(self, code: int, reason: str) -> None:
         for client in tuple(self.sockets):

@@ -58,17 +58,18 @@ class Launch:
 
     async def _launch(self) -> None:
         kernel, registry = self._kernel, self._registry
+        kernel.phase = "launcher"
         request = await self._request()
         await registry.hooks.modify_launch(request)
         handle = await self._get_launcher(request)
         link = await registry.launchers.link(handle, registry.observer)
         kernel.link = link
-        kernel.progress = "starting the kernel"
+        kernel.progress = "waiting for its launcher"
         await self._connected(link)
-        self._phase("launcher")
+        self._phase("launcher", "start", "starting the kernel")
         kernel.accepted_at = time.monotonic()
         description = await link.client.start(kernel.id, self._start_body(request.kernel))
-        self._phase("start")
+        self._phase("start", "answer", "waiting for the kernel to answer")
         await registry.advance(kernel, Event.ACCEPTED, process=process_of(description))
         await registry.observer.describe(kernel, description)
         await kernel.settled()
@@ -77,8 +78,9 @@ class Launch:
             registry.log.info("kernel %s: ready after %.2f s", kernel.id, time.monotonic() - self._started)
             await registry.tell(kernel, "launched")
 
-    def _phase(self, name: str) -> None:
+    def _phase(self, name: str, following: str | None = None, progress: str | None = None) -> None:
         """A phase is over; the next one begins."""
+        self._kernel.phase, self._kernel.progress = following, progress
         began, self._phase_began = self._phase_began, time.monotonic()
         self._registry.metrics.launch_phase(self._kernel.record.backend, name, self._phase_began - began)
 

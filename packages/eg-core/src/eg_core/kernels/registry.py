@@ -15,21 +15,30 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from eg_core import logs
-from eg_core.errors import BackendUnavailable, GatewayError, InvalidRequest, KernelGone, KernelStarting, NoSuchRequest
+from eg_core.errors import (
+    BackendUnavailable,
+    GatewayEnding,
+    GatewayError,
+    InvalidRequest,
+    KernelGone,
+    KernelStarting,
+    NoSuchRequest,
+)
 from eg_core.hooks import Hooks
-from eg_core.kernels.culling import GONE_WITHIN, finish_culling, until_gone, was_culled
+from eg_core.kernels.culling import GONE_WITHIN, until_gone, was_culled
 from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.launch import Launch
 from eg_core.kernels.launchers import Launchers
 from eg_core.kernels.links import LauncherLink
 from eg_core.kernels.observer import Observer
+from eg_core.kernels.resuming import resume
 from eg_core.kernels.settings import NewKernel, Settings
 from eg_core.kernels.states import Event, KernelState, transition
 from eg_core.launchers.client import LauncherClient, LauncherError
 from eg_core.metrics import Metrics
 from eg_core.store.records import KernelRecord
 from eg_core.store.store import DuplicateKernel, Store
-from eg_core.types import KernelEvent, KernelHandle, KernelStatus, Liveness
+from eg_core.types import KernelEvent, KernelHandle
 from eg_launcher import wire
 
 __all__ = ["KernelRegistry", "NewKernel", "Settings"]
@@ -53,6 +62,7 @@ class KernelRegistry:
         self.metrics = metrics or Metrics()
         self.launchers = launchers
         self.observer = Observer(self)
+        self.draining = False  # no new launch is taken
         self._kernels: dict[str, Kernel] = {}
         self._records: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,7 +90,7 @@ class KernelRegistry:
         """Record a kernel and begin its launch; (kernel, made). The same id by the same owner is the same kernel.
 
         Raises DuplicateKernel when the id belongs to another owner, InvalidRequest for an unknown backend, LaunchDenied
-        when there are as many kernels as there may be.
+        when there are as many kernels as there may be, GatewayEnding when the next gateway is to be asked.
         """
         if new.backend not in self.hooks.backends:
             raise InvalidRequest(
@@ -111,6 +121,7 @@ class KernelRegistry:
         async with self._recording(kernel_id):
             existing = self._kernels.get(kernel_id)
             if existing is None:
+                self._check_open()
                 await self.store.add_kernel(record, quota=self.settings.quota)
                 kernel = self._kernels[kernel_id] = Kernel(record)
                 self._launch(kernel, new.launch_timeout)
@@ -137,6 +148,7 @@ class KernelRegistry:
             await until_gone(self, kernel)
         if kernel.link is not None and await self._restart_in_place(kernel, kernel.link):
             return kernel
+        self._check_open()
         if not await self.remove_remote(kernel, grace=0.0, reason="restart"):
             raise BackendUnavailable(f"What is left of kernel {kernel_id} cannot be removed now; try again.")
         await self.advance(kernel, Event.DIED, reason="lost", message="Its launcher is gone.", process=None)
@@ -246,7 +258,7 @@ class KernelRegistry:
         await self.launchers.open()
         self._kernels = {record.kernel_id: Kernel(record) for record in await self.store.kernels()}
         for kernel in self.all_kernels():
-            self.spawn(self._resume(kernel))
+            self.spawn(resume(self, kernel))
 
     async def close(self) -> None:
         """Leave everything running, and let go of it."""
@@ -269,30 +281,11 @@ class KernelRegistry:
         while self._kernels and self._tasks and (left := deadline - loop.time()) > 0:
             await asyncio.wait(self._tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _resume(self, kernel: Kernel) -> None:
-        handle = kernel.record.handle
-        if handle is not None and (kernel.state is not KernelState.DEAD or was_culled(kernel)):
-            try:
-                kernel.link = await self.launchers.link(handle, self.observer)
-            except GatewayError as error:
-                await self.observer.lost(kernel, KernelStatus(Liveness.EXITED, detail=error.message))
-        if was_culled(kernel):
-            await finish_culling(self, kernel)
-        elif kernel.state is KernelState.ENDING:
-            await self.ask_to_end(kernel, self.settings.grace)
-            await self.remove(kernel, self.settings.grace, "shutdown")
-        elif kernel.state in (KernelState.LAUNCHING, KernelState.STARTING):
-            await self.remove_remote(kernel, grace=0.0, reason="gateway_ended")
-            await self.advance(
-                kernel,
-                Event.FAILED,
-                reason="gateway_ended",
-                message="The gateway ended while this kernel was being launched; start it again.",
-                process=None,
-            )
-            await self.tell(kernel, "launch_failed")
-
     # -- parts -------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self.draining:
+            raise GatewayEnding("The gateway is restarting and starts no kernels now; try again.", retry_after=5.0)
 
     def _launch(self, kernel: Kernel, timeout: float | None) -> None:
         launch = Launch(self, kernel, timeout=timeout or self.settings.launch_timeout)

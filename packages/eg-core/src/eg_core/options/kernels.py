@@ -17,6 +17,13 @@ class KernelOptions(EnterpriseGatewayConfigMixin):
     kernel_launch_timeout = Float(
         3600.0, help="Seconds a launch may take; a kernelspec's metadata.eg.launch_timeout wins."
     ).tag(config=True)
+    launch_wait = Float(
+        25.0,
+        min=0.0,
+        max=3600.0,
+        help="Seconds in which a request that starts a kernel is answered, if need be with a kernel that is still "
+        "starting: less than any proxy or client waits. Clients may ask for less, or by 'Prefer: wait=N' for more.",
+    ).tag(config=True)
     dead_kernel_ttl = Float(600.0, help="Seconds a dead kernel's model stays, with the reason.").tag(config=True)
     poll_interval = Float(10.0, help="Seconds between two looks at what really runs.").tag(config=True)
     keep_kernels = Bool(
@@ -24,6 +31,11 @@ class KernelOptions(EnterpriseGatewayConfigMixin):
     ).tag(config=True)
     lease = Float(
         Settings.lease, help="Seconds that kernels on this machine live on without a gateway, unless keep_kernels."
+    ).tag(config=True)
+    drain_timeout = Float(
+        20.0,
+        min=0.0,
+        help="Seconds after SIGTERM in which launches may end and busy channels become quiet before they are closed.",
     ).tag(config=True)
     data_dir = Unicode(
         help="Folder of the store and its key; default: one per port in Jupyter's data folder (EG_DATA_DIR)."
