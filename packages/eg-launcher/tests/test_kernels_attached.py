@@ -56,7 +56,7 @@ async def test_it_is_served_like_any_other(kernel_host, foreign):
     with pytest.raises(KernelError, match="cannot be restarted"):
         await kernel.restart()
     await kernel.shutdown(5.0)
-    await asyncio.wait_for(process.wait(), 10)
+    await asyncio.wait_for(process.wait(), 30)
     assert kernel.exit["reason"] == "shutdown"
 
 

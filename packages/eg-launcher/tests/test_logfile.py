@@ -51,7 +51,8 @@ def run_detached(path, code):
 
 def test_nothing_but_the_log_grows_and_an_error_nobody_caught_is_in_it(tmp_path):
     code = (
-        "logfile.detach(sys.argv[1]); print('chatter', file=sys.stderr, flush=True); raise RuntimeError('no way out')"
+        "logfile.detach(sys.argv[1]); print('chat', 'ter', sep='', file=sys.stderr, flush=True)\n"
+        "raise RuntimeError('no way out')"
     )
     done = run_detached(tmp_path / "log", code)
     assert (done.stdout, done.stderr) == ("", "")

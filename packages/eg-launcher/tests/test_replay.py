@@ -176,6 +176,26 @@ async def test_an_exact_peer_goes_on_behind_the_frame_it_names(kernel):
     assert cell_of(page, request) == wanted(*range(12))
 
 
+async def test_an_exact_peer_goes_on_while_its_last_socket_is_still_there(kernel):
+    """Half-open: the place is right though messages were made for that socket alone, and that one goes on, too."""
+    page = Page(kernel, PEER_EXACT)
+    page.read()
+    request = page.asks()
+    lines(kernel, request, range(3))
+    page.read()
+    page.resume()
+    page.read()  # its state, which is no entry of the journal
+    forsaken = page.channel, page.connection
+    page.resume()
+    lines(kernel, request, range(3, 5))
+    page.read()
+    assert cell_of(page, request) == wanted(*range(5))
+    page.channel.on_close()
+    page.channel, page.connection = forsaken
+    page.read()
+    assert cell_of(page, request)[5:] == wanted(3, 4)
+
+
 async def test_an_exact_peer_of_an_earlier_launcher_gets_all_there_is(kernel):
     page = Page(kernel, PEER_EXACT)
     page.read()
@@ -307,6 +327,27 @@ async def test_older_sockets_of_a_session_stay_open(kernel):
     assert not first.closed
     page.cut()
     assert first.session.newest is first
+
+
+async def test_sockets_that_end_together_are_one_cut(kernel):
+    """A gateway is killed: with the newest socket go older ones, half-open, and an entry was on its way on all."""
+    page = Page(kernel, PEER_STRONG)
+    sockets = [page.channel]
+    request = page.asks()
+    page.read()
+    for _ in range(2):
+        page.connect()
+        page.read()
+        sockets.append(page.channel)
+    page.awake = page.answers = False
+    lines(kernel, request, range(1))
+    page.read()
+    for channel in reversed(sockets):
+        channel.on_close()
+    page.awake = page.answers = True
+    page.connect()
+    page.read()
+    assert cell_of(page, request) == wanted(0)
 
 
 @pytest.mark.parametrize("peer", [PEER_WEAK, PEER_STRONG])

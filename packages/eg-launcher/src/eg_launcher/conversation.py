@@ -111,8 +111,10 @@ class Conversation:
         if after.epoch != journal.epoch:  # an earlier launcher's; all that this one has is new
             return Opening(session, known, link, 1)
         number = min(after.number, journal.next - 1)
-        known_by = [left.trace for left in session.links.values() if left.trace.knows(after.serial)]
-        cursor = known_by[0].after(journal, after.serial, after.skip, wanted) if known_by else None
+        # Its last socket may still be here, as one that is half-open.
+        traces = [*(one.trace for one in session.channels), *(one.trace for one in session.links.values())]
+        known_by = [trace for trace in traces if trace.knows(after.serial)]
+        cursor = known_by[0].find(journal, after.serial, after.skip, wanted) if known_by else None
         if cursor is None:
             cursor = walk(journal, number, after.skip, wanted, deque())
         return Opening(session, known, link, cursor or number + 1)

@@ -72,6 +72,7 @@ class Session:
         self._spoke: float | None = None
         self._marks: deque[tuple[float, int]] = deque()
         self._flights: list[tuple[int, int]] = []
+        self._latest: Channel | None = None  # until it has gone: that an older one ends, half-open, is no cut
 
     @property
     def newest(self) -> Channel | None:
@@ -89,12 +90,14 @@ class Session:
         while self._marks and self._marks[-1][1] > safe:
             self._marks.pop()
         self.channels.append(channel)
+        self._latest = channel
 
     def leave(self, channel: Channel, flight: tuple[int, int] | None) -> None:
         """A socket goes, with ``flight`` on their way. What was on its way at three cuts in a row breaks them."""
         if channel not in self.channels:
             return
-        if channel is self.newest:
+        if channel is self._latest:
+            self._latest = None
             self._cut(flight)
         self.channels.remove(channel)
         self.left_at = time.monotonic()

@@ -59,11 +59,26 @@ class Trace:
     def knows(self, serial: int) -> bool:
         return any(ping.serial == serial for ping in self._pings)
 
-    def after(self, journal: Journal, serial: int, skip: int, wanted: Callable[[Entry], bool]) -> int | None:
-        """The cursor behind ``skip`` frames after ping ``serial``; None when that cannot be said for certain.
+    def find(self, journal: Journal, serial: int, skip: int, wanted: Callable[[Entry], bool]) -> int | None:
+        """The cursor behind ``skip`` frames after ping ``serial``; None when that cannot be said for certain."""
+        found = self._find(journal, serial, skip, wanted)
+        return None if found is None else found[0]
 
-        From there on the trace is that of whoever goes on: what was said beyond has not arrived, and is ``lost``.
-        """
+    def after(self, journal: Journal, serial: int, skip: int, wanted: Callable[[Entry], bool]) -> int | None:
+        """``find`` for who goes on with this trace: what was said beyond has not arrived, and is ``lost``."""
+        found = self._find(journal, serial, skip, wanted)
+        if found is None:
+            return None
+        cursor, ping, said, arrived = found
+        ping.extra[:], self.lost = said[:arrived], said[arrived:]
+        self._pings = deque([ping], maxlen=2)
+        self._omitted = {number for number in self._omitted if number < cursor}
+        return cursor
+
+    def _find(
+        self, journal: Journal, serial: int, skip: int, wanted: Callable[[Entry], bool]
+    ) -> tuple[int, _Ping, list[Extra], int] | None:
+        """The cursor, the ping, all that was said behind it, and how much of that has arrived."""
         pings = [ping for ping in self._pings if ping.serial >= serial]
         if not self._exact or not pings or pings[0].serial != serial or pings[0].number is None:
             return None
@@ -73,12 +88,7 @@ class Trace:
         cursor = walk(
             journal, pings[0].number, skip, lambda entry: wanted(entry) and entry.number not in omitted, extra
         )
-        if cursor is not None:
-            arrived = len(said) - len(extra)
-            pings[0].extra[:], self.lost = said[:arrived], said[arrived:]
-            self._pings = deque(pings[:1], maxlen=2)
-            self._omitted = {number for number in omitted if number < cursor}
-        return cursor
+        return None if cursor is None else (cursor, pings[0], said, len(said) - len(extra))
 
     def _bound(self) -> None:
         if len(self._omitted) + len(self._pings[-1].extra) > MAX_NOTES:
