@@ -130,7 +130,9 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
             self.log.warning("No token is set (EG_AUTH_TOKEN): every user of this machine can run code as you.")
         try:
             asyncio.run(self._serve())
-        except (GatewayError, PluginError, OSError) as error:
+        except GatewayError as error:
+            self._refuse(f"{error.message} ({error.detail})" if error.detail else error.message)
+        except (PluginError, OSError) as error:
             self._refuse(str(error))
 
     def _refuse(self, why: str) -> None:

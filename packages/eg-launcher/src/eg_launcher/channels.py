@@ -157,6 +157,8 @@ class Channel:
                     break
                 self.cursor = entry.number + 1
                 budget -= self._deliver(entry)
+                if self._is_suspect(entry):
+                    self._ping_now(self._loop.time())
             self.cursor = entry.number + 1
             self._total = max(self._total, entry.total)
         return budget

@@ -40,9 +40,10 @@ class Left:
 
 
 class Asked:
-    """A request: ``first`` and ``last`` number of what answers it (0: nothing yet), ``header`` as it was sent."""
+    """A request: ``first`` and ``last`` number of what answers it (0: nothing yet), ``header`` as it was sent;
+    ``comms``: comm messages are among it."""
 
-    __slots__ = ("first", "header", "last", "msg_id", "msg_type")
+    __slots__ = ("comms", "first", "header", "last", "msg_id", "msg_type")
 
     def __init__(self, msg_id: str, msg_type: str, header: bytes) -> None:
         self.msg_id = msg_id
@@ -50,6 +51,7 @@ class Asked:
         self.header = header
         self.first = 0
         self.last = 0
+        self.comms = False
 
 
 class Session:
@@ -93,7 +95,7 @@ class Session:
         self._latest = channel
 
     def leave(self, channel: Channel, flight: tuple[int, int] | None) -> None:
-        """A socket goes, with ``flight`` on their way. What was on its way at three cuts in a row breaks them."""
+        """A socket goes, with ``flight`` on their way. What was so at three cuts in a row, alone twice, breaks them."""
         if channel not in self.channels:
             return
         if channel is self._latest:
@@ -156,7 +158,8 @@ class Session:
             else:
                 flight = both
         self._flights.append(flight)
-        if len(self._flights) >= POISON_AFTER and flight[0] == flight[1]:
+        # Once alone is chance: while suspects go one by one, every cut meets one of them.
+        if len(self._flights) >= POISON_AFTER and self._flights[-2] == flight and flight[0] == flight[1]:
             self.poison.add(flight[0])
             self._flights.clear()
         elif len(self._flights) >= POISON_AFTER - 1:
@@ -205,6 +208,7 @@ class Sessions:
         if asked is not None:
             asked.first = asked.first or number
             asked.last = number
+            asked.comms = asked.comms or msg_type == "comm_msg"
         if target is not None and (session := self.by_target.get(target)) is not None:
             if msg_type == "input_request":
                 session.prompt, session.prompt_parent = number, parent

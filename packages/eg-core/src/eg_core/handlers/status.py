@@ -6,6 +6,7 @@ from html import escape
 
 from eg_core import __version__
 from eg_core.handlers.base import GatewayHandler
+from eg_core.store.store import StoreUnavailable
 
 
 class ApiHandler(GatewayHandler):
@@ -39,8 +40,8 @@ class HealthHandler(GatewayHandler):
     async def get(self) -> None:
         try:
             await self.registry.store.ping()
-        except Exception:
-            self.log.exception("the store does not answer")
+        except StoreUnavailable as error:
+            self.log.warning("the store does not answer: %s", error.detail)
             self.write_json({"status": "store unavailable"}, 503)
             return
         if self.registry.draining:

@@ -23,7 +23,7 @@ READ_ONLY = {"eg_read_only": True}
 """Execution options of a connection that only reads: in SQLite it takes no write lock."""
 
 POSTGRESQL_POOL = 4
-_BUSY_SECONDS = 15.0
+_BUSY_SECONDS = 5.0
 
 
 def parse_url(text: str) -> URL:
@@ -64,6 +64,19 @@ def make_engine(url: URL) -> Engine:
         raise StoreError(
             f"The driver for {url.drivername} is not installed; run: pip install 'eg-core[postgresql]'"
         ) from error
+
+
+def check_file(engine: Engine) -> None:
+    """Raises StoreError when a SQLite file is damaged, before anything is written to it. A few ms a MiB."""
+    if engine.dialect.name == "sqlite":
+        with engine.connect().execution_options(**READ_ONLY) as connection:
+            found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+        if found != "ok":
+            raise StoreError(
+                f"The store ({describe_url(engine.url)}) is damaged: {found[:200]}. It was left as it is. Bring back a "
+                "copy, or move it away and start anew: its kernels then end when their lease is over.",
+                reason="store_damaged",
+            )
 
 
 def _make_sqlite_engine(url: URL) -> Engine:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from eg_core.errors import InvalidRequest
 from eg_core.store import migrate, rows
 from eg_core.store.cipher import Cipher
-from eg_core.store.engine import POSTGRESQL_POOL, READ_ONLY, describe_url, make_engine, parse_url
+from eg_core.store.engine import POSTGRESQL_POOL, READ_ONLY, check_file, describe_url, make_engine, parse_url
 from eg_core.store.errors import DuplicateKernel, StoreError, StoreUnavailable
 from eg_core.store.quota import check_quota
 from eg_core.store.records import KernelRecord, LauncherRecord, Quota, SessionRecord
@@ -158,6 +158,7 @@ class Store:
 
     def _open(self) -> str:
         self._engine = make_engine(self._url)
+        check_file(self._engine)
         return migrate.prepare(self._engine, self._cipher)
 
     @property
