@@ -34,7 +34,7 @@ def test_events_failures_deaths_and_restarts_are_counted():
     assert found['eg_launch_failures_total{backend="local",reason="launch_timeout"}'] == "1.0"
     assert found['eg_kernel_deaths_total{backend="local",reason="oom_killed"}'] == "1.0"
     assert found['eg_kernel_restarts_total{backend="local"}'] == "2.0"
-    assert not any("ann" in name or "some-kernel-id" in name for name in found)
+    assert not any('="ann"' in name or "some-kernel-id" in name for name in found)
 
 
 def test_phases_and_requests_are_histograms():
@@ -48,6 +48,17 @@ def test_phases_and_requests_are_histograms():
     assert found['eg_launch_phase_seconds_bucket{backend="local",le="0.25",phase="answer"}'] == "1.0"
     assert 'eg_http_request_duration_seconds_count{handler="KernelsHandler",method="GET",status="200"}' in found
     assert 'eg_http_request_duration_seconds_count{handler="KernelsHandler",method="other",status="405"}' in found
+
+
+def test_links_and_replays_are_histograms():
+    metrics = Metrics()
+    metrics.linked("first", 0.02)
+    metrics.linked("again", 1.0)
+    metrics.replayed(0.3)
+    text = metrics.exposition("")[0].decode()
+    assert 'eg_channels_link_seconds_sum{kind="again"} 1.0' in text
+    assert 'eg_channels_link_seconds_count{kind="first"} 1.0' in text
+    assert "eg_channels_replay_seconds_sum 0.3" in text
 
 
 def test_kernels_channels_and_bytes_are_asked_for_when_somebody_looks():

@@ -160,6 +160,7 @@ class LauncherProcess:
             socket=self.connect(),
             header=[f"Authorization: token {self.token}"],
             timeout=LIMIT,
+            skip_utf8_validation=True,  # in Python: a second for each 10 MB
             **kwargs,
         )
 

@@ -155,10 +155,10 @@ EG_AUTH_TOKEN=… eg serve --port 8888            # local kernels, on this machi
         with contextlib.ExitStack() as stack:
             data_dir = self._open_data_dir(port, stack)
             async with contextlib.AsyncExitStack() as layers:
-                board = Switchboard(min(PING_EVERY, self.ws_ping_interval or PING_EVERY))
+                metrics = Metrics()
+                board = Switchboard(min(PING_EVERY, self.ws_ping_interval or PING_EVERY), metrics)
                 layers.callback(board.close)
                 layers.push_async_callback(board.drained, CLOSE_TIMEOUT)
-                metrics = Metrics()
                 registry, gateway_id = await self.build(data_dir, layers, metrics)
                 metrics.watch(_watched(registry, board))
                 registry.spawn(metrics.watch_loop())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -67,27 +67,39 @@ class Metrics:
         self._restarts = Counter(
             "eg_kernel_restarts", "Restarts that were asked for.", ["backend"], registry=self.registry
         )
-        self._phases = Histogram(
+        self._phases = self._histogram(
             "eg_launch_phase_seconds",
             "Seconds of a launch: launcher (until one is connected), start (until it has started the process), answer "
             "(until the kernel answers).",
-            ["backend", "phase"],
-            buckets=_LAUNCH_BUCKETS,
-            registry=self.registry,
+            _LAUNCH_BUCKETS,
+            *("backend", "phase"),
         )
-        self._http = Histogram(
+        self._links = self._histogram(
+            "eg_channels_link_seconds",
+            "Seconds until a client's channels were linked to its kernel's launcher: first (from when there was one to "
+            "link to), again (from when the launcher's side was lost).",
+            _HTTP_BUCKETS,
+            "kind",
+        )
+        self._replays = self._histogram(
+            "eg_channels_replay_seconds",
+            "Seconds from then until a client had been sent all that it may have missed.",
+            _HTTP_BUCKETS,
+        )
+        self._http = self._histogram(
             "eg_http_request_duration_seconds",
             "Seconds until a request was answered; a POST that starts a kernel waits for it. WebSockets: the upgrade.",
-            ["handler", "method", "status"],
-            buckets=_HTTP_BUCKETS,
-            registry=self.registry,
+            _HTTP_BUCKETS,
+            *("handler", "method", "status"),
         )
-        self._lag = Histogram(
+        self._lag = self._histogram(
             "eg_loop_lag_seconds",
             "How late the event loop was, sampled once a second: time in which the gateway served nobody.",
-            buckets=_LAG_BUCKETS,
-            registry=self.registry,
+            _LAG_BUCKETS,
         )
+
+    def _histogram(self, name: str, words: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(name, words, labels, buckets=buckets, registry=self.registry)
 
     # -- counting --------------------------------------------------------------------------------------------
 
@@ -102,6 +114,12 @@ class Metrics:
 
     def launch_phase(self, backend: str, phase: str, seconds: float) -> None:
         self._phases.labels(backend, phase).observe(seconds)
+
+    def linked(self, kind: str, seconds: float) -> None:
+        self._links.labels(kind).observe(seconds)
+
+    def replayed(self, seconds: float) -> None:
+        self._replays.observe(seconds)
 
     def http(self, handler: str, method: str, status: int, seconds: float) -> None:
         self._http.labels(handler, method if method in _METHODS else "other", str(status)).observe(seconds)

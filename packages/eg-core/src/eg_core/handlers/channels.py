@@ -240,8 +240,11 @@ class ClientSocket:
             await self._kernel.settled()
             if self._kernel.state in _OVER:
                 return None
+            began = self._board.loop.time()
             try:
-                return await self._kernel.open_channels(query=self._query, subprotocol=self._subprotocol)
+                link = await self._kernel.open_channels(query=self._query, subprotocol=self._subprotocol)
+                self._board.metrics.linked("first", self._board.loop.time() - began)
+                return link
             except (GatewayError, OSError) as error:
                 self._log.info("channels of kernel %s, again in %.1f s: %s", self._kernel.id, delay, error)
             await asyncio.sleep(delay)
@@ -261,7 +264,7 @@ class ClientSocket:
 
     async def _relink(self, splice: Splice, at: dict[str, str]) -> None:
         query = {name: said for name, said in self._query.items() if name not in ("after", "skip")} | at
-        delay = RETRY_FIRST
+        delay, began = RETRY_FIRST, self._board.loop.time()
         while self._splice is splice and self._kernel.state not in _OVER:
             try:
                 link = await self._kernel.open_channels(query=query, subprotocol=self._subprotocol)
@@ -274,6 +277,7 @@ class ClientSocket:
                 delay = min(delay * 2, RETRY_MOST)
                 continue
             if splice.relink(*link):
+                self._board.metrics.linked("again", self._board.loop.time() - began)
                 self._log.info("channels of kernel %s go on", self._kernel.id)
                 self._waited = 0.0
                 self._linking = None

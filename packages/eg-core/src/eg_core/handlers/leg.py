@@ -17,6 +17,8 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from eg_core.metrics import Metrics
+
 BUFFER_SIZE = 256 * 1024
 HIGH_WATER = 256 * 1024
 """Bytes in ``out`` from which on the other leg is not read."""
@@ -95,7 +97,8 @@ class Timers:
 class Switchboard:
     """What the channels of one gateway share: the loop, the one read buffer, the timers, and all open legs."""
 
-    def __init__(self, ping_every: float = PING_EVERY) -> None:
+    def __init__(self, ping_every: float = PING_EVERY, metrics: Metrics | None = None) -> None:
+        self.metrics = metrics or Metrics()
         self.ping_every = ping_every  # seconds; of clients that are held
         self.loop = asyncio.get_running_loop()
         self.buffer = bytearray(BUFFER_SIZE)

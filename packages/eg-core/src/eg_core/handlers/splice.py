@@ -9,6 +9,7 @@ client, so that the splice knows when it stands between two frames and may say a
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eg_core.handlers.kept import Kept
@@ -66,13 +67,16 @@ class FrameBoundary:
     frames since: where a new leg can go on.
     """
 
-    __slots__ = ("_head", "_left", "_ping", "_ping_left", "behind", "closed", "fragmented", "place", "received")
+    __slots__ = ("_head", "_left", "_ping", "_ping_left", "behind", "closed", "fragmented", "place", "received",
+                 "replayed")  # fmt: skip
 
     def __init__(self) -> None:
         self._ping = b""  # the payload of one that was cut by a read
         self._ping_left = 0
         self.place: tuple[str, int, int, int] | None = None
         self.behind = 0
+        self.replayed: Callable[[], None] | None = None
+        """Called at the first ping that names a place: all that was missed is before it."""
         self.received = 0
         """Data frames of the client that the launcher has."""
         self._left = 0  # bytes of the present frame's payload still to come
@@ -152,6 +156,9 @@ class FrameBoundary:
         if ping is not None:
             self.place = ping if ping[2] else None
             self.behind, self.received = 0, ping[3]
+            if ping[2] and self.replayed is not None:
+                replayed, self.replayed = self.replayed, None
+                replayed()
 
 
 def _header_size(data: bytes | bytearray, have: int, at: int) -> int:
@@ -192,6 +199,8 @@ class Splice:
     def start(self, *, from_client: list[bytes], from_launcher: bytes) -> None:
         """Send what was read before there was a splice, and copy."""
         self._client.owner = self
+        began = self._board.loop.time()
+        self._boundary.replayed = lambda: self._board.metrics.replayed(self._board.loop.time() - began)
         self._boundary.feed(from_launcher, len(from_launcher))
         if from_launcher:
             self._board.to_clients += len(from_launcher)
