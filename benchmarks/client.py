@@ -64,11 +64,13 @@ class Burst:
 class Channels:
     """One kernel's WebSocket. Whatever is waited for comes by a deadline, or ``Failed`` is raised."""
 
-    def __init__(self, port: int, path: str, protocol: str, timeout: float = ANSWER_WITHIN) -> None:
+    def __init__(
+        self, port: int, path: str, protocol: str, timeout: float = ANSWER_WITHIN, *, session: str = ""
+    ) -> None:
         self._v1 = protocol == V1
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
-        self.session = uuid.uuid4().hex
+        self.session = session or uuid.uuid4().hex
         self._socket = socket.create_connection(("127.0.0.1", port), timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()

@@ -45,9 +45,10 @@ class Contestant:
     def report(self) -> Path:
         return self.folder / "loop.json"
 
-    def start(self) -> None:
+    def start(self, port: int = 0) -> None:
+        """On any port, or on this one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port = port or free_port()
         environ = {name: value for name, value in os.environ.items() if name in PASSED_ON}
         environ.update(
             HOME=str(self.folder),
@@ -80,6 +81,11 @@ class Contestant:
                 return pid
         return None
 
+    def kill(self) -> None:
+        """Its own process alone."""
+        os.kill(self.pid, signal.SIGKILL)
+        until(lambda: not processes.exists(self.pid), f"{self.name} is gone", 10.0)
+
     def stop(self) -> None:
         """At once, with its launcher and all kernels."""
         launcher = self.launcher()
@@ -108,12 +114,12 @@ def free_port() -> int:
         return port
 
 
-def until(condition: Callable[[], object], what: str, seconds: float) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float, every: float = 0.01) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise Failed(f"not within {seconds:g} s: {what}")
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 def write_kernelspecs(folder: Path) -> Path:
@@ -146,6 +152,13 @@ def eg(folder: Path, *, watched: bool = False) -> Contestant:
     name = "eg-watched" if watched else "eg"
     command = [sys.executable, "-m", "eg_core", "serve", "--port={port}"]
     return Contestant(name, folder / name, command, "nothing", watched=watched)
+
+
+def eg_bare(folder: Path) -> Contestant:
+    """Our launcher keeps what a client has not read yet, and no more than memory holds."""
+    options = [f"--EnterpriseGatewayApp.{one}" for one in ("journal_disk=0", "replay=False")]
+    command = [sys.executable, "-m", "eg_core", "serve", "--port={port}", *options]
+    return Contestant("eg-bare", folder / "eg-bare", command, "no journal")
 
 
 UNLIMITED = "the limit of 1,000 messages a second, above which it drops them, is off"

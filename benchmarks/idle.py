@@ -57,14 +57,15 @@ def start_up_to(gateway: Contestant, kernels: list[Kernel], want: int, out_of_ti
 def idle(
     samples: Samples,
     gateway: Contestant,
+    kernels: list[Kernel],
     *,
     sizes: dict[str, int],
     seconds: float,
     settle: float,
     out_of_time: Callable[[], bool],
 ) -> str:
-    """Measure at each of the sizes (``{"few": 100}``). Why it has come no further, if it has not."""
-    kernels: list[Kernel] = []
+    """Measure at each of the sizes (``{"few": 100}``). Why it has come no further, if it has not. ``kernels`` has
+    them afterwards."""
     why = start_up_to(gateway, kernels, 1, out_of_time)
     if why:
         raise Failed(why)

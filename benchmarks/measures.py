@@ -51,8 +51,8 @@ class Kernel:
             raise Failed(f"{gateway.name}: POST of {spec}: {status} {model}")
         self.id: str = model["id"]
 
-    def channels(self, protocol: str) -> Channels:
-        return Channels(self._port, f"/api/kernels/{self.id}/channels", protocol)
+    def channels(self, protocol: str, *, session: str = "") -> Channels:
+        return Channels(self._port, f"/api/kernels/{self.id}/channels", protocol, session=session)
 
     def delete(self) -> float:
         """Seconds until it is answered."""

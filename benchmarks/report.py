@@ -61,6 +61,14 @@ def _times(key: str, factor: float) -> Callable[[Samples], float | None]:
     return read
 
 
+def _share(part: float) -> Callable[[Samples], float | None]:
+    def read(samples: Samples) -> float | None:
+        value = samples.median("journal_bare", OURS)
+        return None if value is None else part * value
+
+    return read
+
+
 def _const(value: float) -> Callable[[Samples], float | None]:
     return lambda _: value
 
@@ -84,6 +92,9 @@ TARGETS = (
         _ours("starts_p99_bare", OURS, 30.0),
     ),
     Target("no callback of more than 50 ms thread CPU", _ours("callback"), _const(50.0)),
+    Target("a client comes back: first replayed message within 50 ms", _ours("reconnect"), _const(50.0)),
+    Target("a killed gateway serves a thousand kernels again within 2 s", _ours("restart"), _const(2000.0)),
+    Target("journal and replay cost at most 15 % of small messages", _ours("journal"), _share(0.85), more=True),
     Target("a thousand idle kernels: all there", _ours("idle_many"), _ours("idle_many_wanted"), more=True),
     Target(
         "that many idle kernels: under 1 descriptor each in the gateway", _ours("idle_many_fds_gateway"), _const(1.0)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contestants, idle, measures, processes, venvs
+from benchmarks import coming_back, contestants, idle, measures, processes, venvs
 from benchmarks.client import Failed
 from benchmarks.contestants import GATEWAYS, Contestant
 from benchmarks.measures import Counts
@@ -52,12 +52,12 @@ SMOKE = Counts(
 INCUMBENTS_TRY = 200
 """Enterprise Gateway and Kernel Gateway run out of ZMQ sockets before so many kernels."""
 LIGHT = ("first_stub", "small")
-HEAVY = ("first_ipykernel", "echo", "large", "starts", "callback", "idle_many")
+HEAVY = ("first_ipykernel", "echo", "large", "starts", "reconnect", "journal", "callback", "idle_many")
 REST = 0.5
 """A round begins only while so much of the run's time is left: callbacks and idle kernels come after the rounds."""
 SAMPLE = 3
 """So many of the heavy ones a quick run draws by its seed."""
-STEPS = ("first_stub", "first_ipykernel", "echo", "small", "large", "starts")
+STEPS = ("first_stub", "first_ipykernel", "echo", "small", "large", "starts", "reconnect")
 
 
 @dataclass
@@ -151,6 +151,7 @@ class Run:
                 if step in self.plan.chosen:
                     self._say(f"round {number + 1} of {counts.rounds}: {step}")
                     self._step(step, turned, floor, folder / "jupyter" / "kernels")
+        self._journal(folder, gateways)
         for contestant in (floor, *gateways):
             contestant.stop()
 
@@ -168,12 +169,23 @@ class Run:
             "small": lambda gateway: measures.small(samples, gateway, counts),
             "large": lambda gateway: measures.large(samples, gateway, counts),
             "starts": lambda gateway: measures.starts(samples, gateway, floor, counts),
+            "reconnect": lambda gateway: coming_back.reconnect(samples, gateway, counts),
         }
         for gateway in gateways:
+            if step == "reconnect" and gateway.name != "eg":
+                continue
             self._try(step, gateway.name, partial(one[step], gateway))
         if step == "small":  # the floors' echo and large messages are measured with it
             self._try(step, "tornado", lambda: measures.bare_tornado(samples, floor, counts))
             self._try(step, "kernel", lambda: measures.bare_kernel(samples, kernelspecs, counts))
+
+    def _journal(self, folder: Path, gateways: list[Contestant]) -> None:
+        ours = next((gateway for gateway in gateways if gateway.name == "eg"), None)
+        if ours is None or "journal" not in self.plan.chosen:
+            return
+        self._say("what the journal costs")
+        with _started(contestants.eg_bare(folder)) as bare:
+            self._try("journal", "eg", lambda: coming_back.journal(self.samples, ours, bare, self.plan.counts))
 
     def _callbacks(self, folder: Path, names: list[str]) -> None:
         """Instances of their own, whose loop is watched from when they serve: starts, messages, large ones, DELETE."""
@@ -206,6 +218,7 @@ class Run:
 
     def _idle_one(self, folder: Path, pipe: Path, name: str, sizes: dict[str, int]) -> None:
         host = contestants.start_many_host(folder, pipe)
+        kernels: list[measures.Kernel] = []
         try:
             gateway = GATEWAYS[name](folder)
             gateway.folder = folder / f"{name}-idle"
@@ -213,11 +226,14 @@ class Run:
                 why = idle.idle(
                     self.samples,
                     gateway,
+                    kernels,
                     sizes=sizes,
                     seconds=self.plan.counts.idle_seconds,
                     settle=self.plan.counts.settle,
                     out_of_time=lambda: self._left() < 0,
                 )
+                if name == "eg":
+                    self._try("restart", name, lambda: coming_back.restart(self.samples, gateway, kernels))
             if why:
                 self.notes.append(why)
         finally:

@@ -68,6 +68,10 @@ METRICS = (
     Metric("connected_memory_gateway", "… of that the gateway's", "KiB"),
     Metric("connected_fds", "… descriptors a kernel, gateway and launcher", ""),
     Metric("connected_fds_gateway", "… of that the gateway's", ""),
+    Metric("reconnect", "a client comes back: first replayed message", "ms"),
+    Metric("restart", "the gateway is killed and comes back: as many idle kernels as there were are served", "ms"),
+    Metric("journal", "small messages, v1, one more time", "1/s", more=True),
+    Metric("journal_bare", "… without journal and replay", "1/s", more=True),
     Metric("callback", "longest callback on the gateway's loop, thread CPU", "ms"),
 )
 

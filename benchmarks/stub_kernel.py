@@ -169,6 +169,8 @@ class Host:
                 self.add(file, int(pid))
             except (OSError, ValueError, zmq.ZMQError) as error:
                 print(f"stub kernel {pid}: {error}", file=sys.stderr, flush=True)
+                with contextlib.suppress(ProcessLookupError, ValueError):
+                    os.kill(int(pid), signal.SIGKILL)
         return bool(data)
 
     def _end(self, kernel: StubKernel) -> None:

@@ -6,15 +6,21 @@ is loopback TCP, with ports that were free a moment ago.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import socket
+from collections import deque
 from pathlib import Path
 from typing import Any, Mapping
 
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 _MAX_UNIX_PATH = 107
+_FIRST_PORT = 10_000
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_USUAL_EPHEMERAL = 32_768
+_given: deque[int] = deque(maxlen=2048)
 
 
 def make_connection_info(folder: Path, *, name: str, ipc: bool) -> dict[str, Any]:
@@ -83,11 +89,30 @@ def remove_leftovers(path: Path, info: Mapping[str, Any]) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
+    """Free now, and most likely still when the kernel binds them: not of those that the system gives to outgoing
+    connections at any moment, nor of those that another kernel was given lately."""
+    candidates = range(_FIRST_PORT, _first_ephemeral_port())
+    found: list[int] = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(1000):
+            if len(found) == count:
+                break
+            sock = stack.enter_context(socket.socket())
+            try:
+                sock.bind(("127.0.0.1", secrets.choice(candidates) if candidates else 0))
+            except OSError:
+                continue  # somebody has it
+            port = sock.getsockname()[1]
+            if port not in _given:
+                found.append(port)
+    if len(found) < count:
+        raise OSError(f"there are no {count} free ports on 127.0.0.1 for a kernel")
+    _given.extend(found)
+    return found
+
+
+def _first_ephemeral_port() -> int:
     try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
+        return int(_EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _USUAL_EPHEMERAL
