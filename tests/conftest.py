@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="NAME",
         help="fail instead of skipping when this system is absent (chromium, node, eg, kg, notebook6, nb2kg, "
-        "nginx, postgresql, systemd, mount, loop-mount, memory-cgroup); repeatable",
+        "nginx, postgresql, systemd, ipywidgets, netns, mount, loop-mount, memory-cgroup); repeatable",
     )
     group.addoption(
         "--artifacts",

@@ -1,143 +1,135 @@
-"""Numbered lines while the client's connection is cut again and again: by what kind of client is what lost?
+"""Numbered lines while the client's connection is cut again and again, and the gateway killed: what is lost, and where?
 
-The clients join nothing and drop nothing: every line that arrives is counted.
+Stock clients, an exact one, the incumbents, and ourselves with replay switched off, which must lose something.
+Every run is a sample; ``--full`` is 100,000 lines and 20 cuts for each.
 """
 
 from __future__ import annotations
 
-import random
-import socket
-import struct
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
-import websocket
-from eg_integration.channels import Channels, unpack
+from eg_integration.cut_clients import Client, Reader, Services, Site, run
 from eg_integration.gateway import Gateway
-from eg_integration.waiting import wait_until
+from eg_integration.incumbents import NAMES, incumbent
+from eg_integration.lines import BLACK_HOLE, HALF_OPEN, KILL, RESET, Account, Lines, table
+from eg_integration.netns import Namespace
+from eg_integration.node import installed_packages
 
-LINES = 20_000
-CUTS = 8
-CODE = f"""
-import sys, time
-for n in range({LINES}):
-    print(n)
-    if n % 20 == 0:
-        sys.stdout.flush()
-        time.sleep(0.001)
-"""
+pytestmark = pytest.mark.timeout(400)
 
 
-class Reader:
-    """A client that is cut at random, comes back, and counts lines. ``exact``: it says what it has had."""
-
-    def __init__(self, gateway: Gateway, kernel_id: str, seed: int, *, exact: bool) -> None:
-        self.gateway = gateway
-        self.kernel_id = kernel_id
-        self.random = random.Random(seed)
-        self.exact = exact
-        self.place: str | None = None
-        self.behind = 0
-        self.text = ""
-        self.lines = 0
-        self.replies = 0
-        self.session = f"reader-{seed}-{exact}"
-
-    def run(self) -> None:
-        channels = self.connect()
-        parent = channels.execute(CODE)
-        cuts = 0
-        deadline = time.monotonic() + 120
-        cuts_at = sorted(self.random.sample(range(LINES * 9 // 10), CUTS))
-        while not (self.replies and self.text.endswith(f"{LINES - 1}\n")):
-            assert time.monotonic() < deadline, f"{self.lines} lines after {cuts} cuts"
-            if cuts_at and self.lines >= cuts_at[0]:
-                del cuts_at[0]
-                cuts += 1
-                cut(channels)
-                channels = self.connect()
-            self.take(channels, parent)
-        assert cuts == CUTS, "the output was over before the cuts were"
-        channels.close()
-
-    def connect(self) -> Channels:
-        query = f"&after={self.place}&skip={self.behind}" if self.exact and self.place else ""
-        return self.gateway.connect(self.kernel_id, session=self.session, query=query)
-
-    def take(self, channels: Channels, parent: str) -> None:
-        opcode, data = channels.socket.recv_data(control_frame=True)
-        if opcode == websocket.ABNF.OPCODE_PING:
-            self.heard(data)
-        if opcode != websocket.ABNF.OPCODE_TEXT:
-            return
-        self.behind += 1
-        message = unpack(None, False, data)
-        if message.parent_id == parent:
-            if message.type == "stream":
-                self.text += message.content["text"]
-                self.lines += message.content["text"].count("\n")
-            self.replies += message.type == "execute_reply"
-
-    def heard(self, payload: bytes) -> None:
-        """Which place a ping names: epoch, number, serial."""
-        if len(payload) == 26:
-            epoch, number, serial, _ = struct.unpack("!6sQIQ", payload)
-            self.place = f"{epoch.hex()}.{number}.{serial}" if serial else None
-            self.behind = 0
+@dataclass(frozen=True)
+class Size:
+    lines: int
+    every: int
+    pause: float
+    cuts: tuple[str, ...]
+    timeout: float
 
 
-def cut(channels: Channels) -> None:
-    """A reset: what is on its way is gone."""
-    sock = channels.socket.sock
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    channels.close()
+SAMPLE = Size(4_000, 10, 0.006, (RESET, HALF_OPEN, BLACK_HOLE, RESET), 60)
+FULL = Size(100_000, 20, 0.004, (RESET,) * 8 + (HALF_OPEN,) * 6 + (BLACK_HOLE,) * 6, 300)
 
 
-def lines_of(gateway: Gateway, **options: Any) -> list[str]:
-    kernel_id = gateway.start_kernel()
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
-    reader = Reader(gateway, kernel_id, seed, **options)
-    reader.run()
-    gateway.delete_kernel(kernel_id)
-    return reader.text.splitlines()
+@pytest.fixture(scope="module")
+def size(pytestconfig: pytest.Config) -> Size:
+    return FULL if pytestconfig.getoption("--full") else SAMPLE
 
 
-WANTED = [str(n) for n in range(LINES)]
+@pytest.fixture(scope="module")
+def network(needs: Callable[..., None]) -> Iterator[Namespace]:
+    made = Namespace.create()
+    needs("netns", made, "packages are dropped in a network namespace: run as root, with iproute2")
+    assert made is not None
+    yield made
+    made.remove()
 
 
-@pytest.mark.timeout(180)
-def test_an_exact_client_has_every_line_once_and_in_order(gateway: Gateway) -> None:
-    assert lines_of(gateway, exact=True) == WANTED
+@pytest.fixture(scope="module")
+def accounts(artifacts: Path, pytestconfig: pytest.Config) -> Iterator[list[Account]]:
+    """All of the module; the table of them is shown at its end, and kept."""
+    made: list[Account] = []
+    yield made
+    text = table(made)
+    (artifacts / "nothing-lost.md").write_text(text)
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{text}")
 
 
-@pytest.mark.timeout(180)
-def test_a_stock_client_misses_no_line(gateway: Gateway) -> None:
-    assert set(lines_of(gateway, exact=False)) >= set(WANTED)
+@pytest.fixture
+def lose(
+    request: pytest.FixtureRequest, accounts: list[Account], size: Size, seed: int, needs: Callable[..., None]
+) -> Callable[..., Account]:
+    """``lose(site, client, name)``: what ``client`` has had when all is over at ``site``, called ``name``."""
+
+    def measure(site: Site, client: str, name: str, *, kill: bool = True) -> Account:
+        folder = site.gateway.folder / "tmp" / f"lines-{client}"
+        lines = Lines(folder, size.lines, size.every, size.pause)
+        kernel_id = site.gateway.start_kernel()
+
+        def make() -> Client:
+            if client == "services":
+                return Services(site, kernel_id, lines, request.getfixturevalue("packages"), folder)
+            return Reader(site, kernel_id, lines, exact=client == "exact")
+
+        cuts = [*size.cuts, *([KILL] if kill else [])]
+        accounts.append(run(make, name, cuts, seed, size.timeout))
+        print(accounts[-1].row())
+        site.gateway.delete_kernel(kernel_id)
+        return accounts[-1]
+
+    return measure
 
 
-@pytest.mark.timeout(240)
+@pytest.fixture(scope="module")
+def packages(needs: Callable[..., None]) -> Path:
+    return installed_packages(needs)
+
+
+@pytest.fixture(scope="module")
+def ours(gateway_factory: Callable[..., Gateway], network: Namespace) -> Iterator[Site]:
+    gateway = gateway_factory()
+    try:
+        yield Site(gateway, network).start()
+    finally:
+        gateway.end()
+
+
+def test_an_exact_client_has_every_line_once_and_in_order(ours: Site, lose: Callable[..., Account]) -> None:
+    account = lose(ours, "exact", "ours")
+    assert account.exact, account
+    assert not account.unasked
+
+
+@pytest.mark.parametrize("client", ["websocket-client", "services"])
+def test_a_stock_client_misses_no_line(ours: Site, lose: Callable[..., Account], client: str) -> None:
+    account = lose(ours, client, "ours")
+    assert account.missing == 0, account
+    assert account.replied
+    assert not account.unasked
+
+
 def test_without_replay_lines_are_lost_or_these_tests_would_prove_nothing(
-    new_gateway: Callable[..., Gateway],
+    new_gateway: Callable[..., Gateway], network: Namespace, lose: Callable[..., Account]
 ) -> None:
-    gateway = new_gateway()
-    gateway.start("--EnterpriseGatewayApp.replay=False")
-    kernel_id = gateway.start_kernel()
-    with gateway.connect(kernel_id, session="s") as channels:
-        parent = channels.execute("import time\nfor n in range(200):\n    print(n, flush=True)\n    time.sleep(0.01)")
-        channels.wait_for(lambda m: m.type == "stream", "the first line")
-        cut(channels)
+    site = Site(new_gateway(), network, "--EnterpriseGatewayApp.replay=False").start()
+    account = lose(site, "websocket-client", "ours, replay off")
+    assert account.missing > 0, account
 
-    def printed() -> int:
-        """Lines, as the launcher has them while nobody is there."""
-        told = gateway.request("GET", f"/api/kernels/{kernel_id}/outputs?parent={parent}")
-        return "".join(output["text"] for output in told.json["outputs"]).count("\n")
 
-    wait_until(lambda: printed() >= 50, "output that nobody reads")
-    with gateway.connect(kernel_id, session="s") as channels:
-        done = channels.finish(parent)
-    lines = "".join(m.content["text"] for m in done.iopub if m.type == "stream").split()
-    assert lines[-1] == "199"
-    assert len(lines) < 190
+@pytest.mark.timeout(900)  # to install it
+@pytest.mark.parametrize("client", ["websocket-client", pytest.param("services", marks=pytest.mark.full)])
+@pytest.mark.parametrize("kind", ["eg", "kg"])
+def test_the_incumbents_beside_it(
+    kind: str, client: str, network: Namespace, lose: Callable[..., Account], needs: Callable[..., None]
+) -> None:
+    """They keep no kernel when they are killed, so their connections are only cut. What they lose is in the table."""
+    gateway = incumbent(kind, needs)
+    try:
+        account = lose(Site(gateway, network).start(), client, NAMES[kind], kill=False)
+        assert account.missing < account.count, "it was not measured: nothing came at all"
+    finally:
+        gateway.end()

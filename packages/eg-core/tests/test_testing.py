@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -287,3 +288,44 @@ def test_what_is_waited_for_is_named():
     with pytest.raises(TimeoutError, match="the moon"):
         wait_for(lambda: False, 0.01, "the moon")
     assert Progress("x").message == "x"
+
+
+# -- the client comes back ------------------------------------------------------------------------------------
+
+
+def test_channels_that_are_cut_miss_nothing_and_have_nothing_twice(gateway, gateway_client):  # noqa: F811
+    kernel_id = gateway_client.start()["id"]
+    with gateway_client.channels(kernel_id) as channels:
+        channels.request("import time\nfor n in range(2000):\n    print(n)\n    time.sleep(0.001)")
+        told = ""
+        while not told.endswith("1999\n"):
+            message = channels.receive()
+            if message["header"]["msg_type"] == "stream":
+                told += message["content"]["text"]
+                if told.count("\n") > 200 * (channels.cuts + 1):
+                    channels._socket.sock.shutdown(socket.SHUT_RDWR)
+        assert told.split() == [str(n) for n in range(2000)]
+        assert channels.cuts > 5
+        assert channels.execute("6 * 7").text == "42"
+    gateway_client.shut_down(kernel_id)
+
+
+def test_channels_of_a_kernel_that_is_gone_say_so(gateway, gateway_client):  # noqa: F811
+    kernel_id = gateway_client.start()["id"]
+    with gateway_client.channels(kernel_id) as channels:
+        channels.execute("1")
+        gateway_client.shut_down(kernel_id)
+        with pytest.raises(ConnectionError, match="closed with 4"):
+            read_on(channels)
+    assert is_gone(gateway_client, kernel_id)
+
+
+def read_on(channels):
+    while True:
+        channels.receive()
+
+
+def is_gone(client, kernel_id):
+    with pytest.raises(ClientError) as gone:
+        client.kernel(kernel_id)
+    return gone.value.status == 404

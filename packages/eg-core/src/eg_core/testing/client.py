@@ -1,7 +1,6 @@
-"""A small client of gateway and launcher for tests: REST over ``http.client``, channels over ``websocket-client``.
+"""A small client of gateway and launcher for tests: REST over ``http.client``, ``channels.py`` for the rest.
 
-Synchronous, one connection per call, every wait with a deadline; ``AsyncGatewayClient`` is the same in threads. It
-speaks Jupyter's default sub-protocol, as stock clients do.
+Synchronous, one connection per call, every wait with a deadline; ``AsyncGatewayClient`` is the same in threads.
 """
 
 from __future__ import annotations
@@ -13,18 +12,17 @@ import socket
 import ssl
 import time
 import urllib.parse
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import websocket
 
+from eg_core.testing.channels import TIMEOUT, Channels, Execution
+
+__all__ = ["AsyncGatewayClient", "Channels", "ClientError", "Execution", "GatewayClient", "Http", "LauncherApi"]
+
 Connect = Callable[[], socket.socket]
 """Gives a connected, blocking socket, TLS done."""
-
-TIMEOUT = 30.0
 
 
 class ClientError(Exception):
@@ -62,117 +60,24 @@ class Http:
             raise ClientError(response.status, answer)
         return answer
 
-    def channels(self, path: str) -> Channels:
-        """A WebSocket to a kernel's channels."""
-        sock = self._connect()
-        try:
-            connected = websocket.create_connection(
-                f"ws://{self._host}{self._base}{path}",
-                socket=sock,
-                header=[f"Authorization: token {self._token}"],
-                suppress_origin=True,
-                timeout=TIMEOUT,
-            )
-        except BaseException:
-            sock.close()
-            raise
-        return Channels(connected)
+    def channels(self, path: str, *, comes_back: bool = True) -> Channels:
+        """A WebSocket to a kernel's channels; ``path`` is open for more of a query."""
 
+        def dial(query: str) -> websocket.WebSocket:
+            sock = self._connect()
+            try:
+                return websocket.create_connection(
+                    f"ws://{self._host}{self._base}{path}{query}",
+                    socket=sock,
+                    header=[f"Authorization: token {self._token}"],
+                    suppress_origin=True,
+                    timeout=TIMEOUT,
+                )
+            except BaseException:
+                sock.close()
+                raise
 
-@dataclass
-class Execution:
-    """What one request has brought: outputs as in a notebook, and the reply."""
-
-    outputs: list[dict[str, Any]] = field(default_factory=list)
-    reply: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def status(self) -> str:
-        return str(self.reply.get("status", ""))
-
-    @property
-    def text(self) -> str:
-        """Streams and plain results, joined."""
-        parts = (out.get("text") or out.get("data", {}).get("text/plain", "") for out in self.outputs)
-        return "".join(parts)
-
-    @property
-    def error(self) -> str:
-        """``ename: evalue``, empty if there was none."""
-        return next((f"{o['ename']}: {o['evalue']}" for o in self.outputs if o["output_type"] == "error"), "")
-
-
-class Channels:
-    """One open WebSocket of one kernel."""
-
-    def __init__(self, connected: websocket.WebSocket) -> None:
-        self._socket = connected
-        self.session = uuid.uuid4().hex
-
-    def __enter__(self) -> Channels:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._socket.close(timeout=1)
-
-    def send(self, channel: str, msg_type: str, content: dict[str, Any]) -> str:
-        """Send one message; its id."""
-        msg_id = uuid.uuid4().hex
-        header = {
-            "msg_id": msg_id,
-            "msg_type": msg_type,
-            "session": self.session,
-            "username": "test",
-            "version": "5.3",
-            "date": "2000-01-01T00:00:00.000000Z",
-        }
-        message = {"channel": channel, "header": header, "parent_header": {}, "metadata": {}, "content": content}
-        self._socket.send(json.dumps(message | {"buffers": []}))
-        return msg_id
-
-    def receive(self, timeout: float = TIMEOUT) -> dict[str, Any]:
-        """The next message; TimeoutError if there is none in time, ConnectionError with code and reason at a Close."""
-        self._socket.settimeout(max(timeout, 0.001))
-        try:
-            opcode, data = self._socket.recv_data()
-        except websocket.WebSocketTimeoutException as error:
-            raise TimeoutError(f"no message in {timeout:.1f} s") from error
-        except websocket.WebSocketConnectionClosedException as error:
-            raise ConnectionError(str(error)) from error
-        if opcode == websocket.ABNF.OPCODE_CLOSE:
-            code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
-            raise ConnectionError(f"closed with {code}: {data[2:].decode(errors='replace')}")
-        if opcode == websocket.ABNF.OPCODE_BINARY:
-            data = data[int.from_bytes(data[4:8], "big") :].split(b"\0", 1)[0]
-        return dict(json.loads(data))
-
-    def request(self, code: str, **content: Any) -> str:
-        """Send an ``execute_request``; its id."""
-        defaults = {"code": code, "silent": False, "store_history": True, "user_expressions": {}}
-        return self.send("shell", "execute_request", defaults | {"allow_stdin": False, "stop_on_error": True} | content)
-
-    def result(self, msg_id: str, timeout: float = TIMEOUT) -> Execution:
-        """Collect what belongs to a request until it is idle and replied to."""
-        execution, idle, until = Execution(), False, time.monotonic() + timeout
-        while not (idle and execution.reply):
-            message = self.receive(until - time.monotonic())
-            if message["parent_header"].get("msg_id") != msg_id:
-                continue
-            kind, content = message["header"]["msg_type"], message["content"]
-            if kind == "execute_reply":
-                execution.reply = content
-            elif kind == "status":
-                idle = content["execution_state"] == "idle"
-            elif kind in {"stream", "display_data", "execute_result", "error"}:
-                execution.outputs.append({"output_type": kind, **content})
-        return execution
-
-    def execute(self, code: str, timeout: float = TIMEOUT) -> Execution:
-        """Run code and return what it brought."""
-        return self.result(self.request(code), timeout)
+        return Channels(dial, comes_back=comes_back)
 
 
 class LauncherApi:
@@ -197,7 +102,7 @@ class LauncherApi:
         self._http.call("POST", f"/kernels/{kernel_id}/shutdown", {"grace": grace})
 
     def channels(self, kernel_id: str) -> Channels:
-        return self._http.channels(f"/kernels/{kernel_id}/channels?session_id={uuid.uuid4().hex}&peer=strong")
+        return self._http.channels(f"/kernels/{kernel_id}/channels?peer=strong&", comes_back=False)
 
     def ready(self, kernel_id: str, timeout: float = TIMEOUT, *, incarnation: int = 1) -> dict[str, Any]:
         """Wait until the kernel has answered; RuntimeError with its exit if it died."""
@@ -257,7 +162,7 @@ class GatewayClient:
         return self.http.call("GET", f"/api/kernels/{kernel_id}/log")
 
     def channels(self, kernel_id: str) -> Channels:
-        return self.http.channels(f"/api/kernels/{kernel_id}/channels?session_id={uuid.uuid4().hex}")
+        return self.http.channels(f"/api/kernels/{kernel_id}/channels?")
 
     def execute(self, kernel_id: str, code: str, timeout: float = TIMEOUT) -> Execution:
         """Run code over a WebSocket of its own."""
