@@ -27,6 +27,7 @@ from eg_core.builtin.events import SCHEMA
 from eg_core.config import Plugin
 from eg_core.errors import GatewayError
 from eg_core.handlers.base import status_of
+from eg_core.kernels.ends import EndReason
 from eg_core.kernels.states import KernelState
 from eg_core.kernelspecs.finder import KernelspecFinder
 from eg_core.metrics import PHASES, KernelCount, Metrics, Watched
@@ -200,7 +201,11 @@ def errors() -> str:
         f"{table(('class', 'status', 'reason code', 'meaning'), rows)}\n\n"
         "Besides: 400 and 405 for what is no such request, 401 without the token, 404 (of a WebSocket 403) for a page "
         "of a foreign origin, 413 for a body of more than 1 MiB.\n\n"
-        "## Reason codes\n\nWhere a class's own word is not precise enough, or a kernel died:\n\n"
+        "## Why a kernel ended\n\nThe `reason_code` of a dead kernel's model, and the `reason` of its event and in the "
+        "metrics:\n\n"
+        f"{table(('code', 'meaning'), [(code(one.value), one.meaning) for one in EndReason])}\n\n"
+        "Backends may have words of their own for a launch that fails.\n\n"
+        "## Reason codes\n\nWhere a class's own word is not precise enough:\n\n"
         f"{table(('code', 'said by'), [(code(k), ', '.join(map(code, v))) for k, v in sorted(_reasons().items())])}\n\n"
         "Backends may have words of their own.\n\n"
         f"## WebSocket close codes\n\n{table(('code', 'meaning'), closes)}"

@@ -1,6 +1,7 @@
 """The registry over the real store, the real local backend and real launchers; no HTTP."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from eg_core.kernels.reconciler import Reconciler
 from eg_core.kernels.registry import NewKernel
 from eg_core.kernels.states import KernelState
 from eg_core.store.store import DuplicateKernel
-from eg_core.types import KernelStart
+from eg_core.types import KernelStart, KernelStatus, Liveness
 from gateway_support import exists, gateway, running_with, until
 
 IPYKERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -121,6 +122,35 @@ async def test_a_lost_launcher_is_told_and_the_kernel_restarts_with_a_new_one(re
     assert kernel.record.handle.launcher_id != launcher.launcher_id
 
 
+async def test_what_is_said_of_an_earlier_launcher_does_not_concern_a_new_one(registry):
+    """A poll may have begun before its kernel was launched anew."""
+    kernel = await ready(registry, new())
+    earlier = dataclasses.replace(kernel.record.handle, launcher_id="another")
+    gone = KernelStatus(Liveness.EXITED, "lost", None, "The launcher on this host has ended.")
+    await registry.observer.judge([earlier], {kernel.id: gone})
+    assert (kernel.state, kernel.gone.is_set(), kernel.verdict) == (KernelState.READY, False, None)
+    await registry.observer.judge([kernel.record.handle], {kernel.id: gone})
+    assert (kernel.state, kernel.record.reason) == (KernelState.DEAD, "lost_contact")
+
+
+async def test_a_kernel_that_dies_while_its_restart_is_begun_is_restarted(registry, monkeypatch):
+    kernel = await ready(registry, new())
+    update, before = registry.store.update_kernel, kernel.process.pid
+
+    async def update_while_it_dies(kernel_id, **fields):
+        if fields.get("state") == "restarting" and exists(before):
+            os.kill(before, signal.SIGKILL)
+            await until(lambda: kernel.description.get("state") == "dead", "its death has been told")
+        return await update(kernel_id, **fields)
+
+    monkeypatch.setattr(registry.store, "update_kernel", update_while_it_dies)
+    await registry.restart(kernel.id)
+    await asyncio.wait_for(kernel.settled(), 30)
+    assert kernel.state is KernelState.READY
+    assert kernel.record.reason is None
+    assert exists(kernel.process.pid)
+
+
 async def test_a_kernel_that_exits_at_once_says_its_last_words(registry):
     kernel, _ = await registry.start(new([sys.executable, "-c", "import sys; sys.exit('no licence')"]))
     await asyncio.wait_for(kernel.settled(), 30)
@@ -142,7 +172,7 @@ async def test_a_kernel_that_never_answers_is_ended_at_the_deadline(registry):
     kernel, _ = await registry.start(new([sys.executable, "-c", "import time; time.sleep(600)", mark], timeout=1.5))
     await asyncio.wait_for(kernel.settled(), 30)
     assert kernel.state is KernelState.DEAD
-    assert kernel.record.reason in ("launch_timeout", "never_answered")
+    assert kernel.record.reason == "launch_timeout"
     await until(lambda: not running_with(mark), "its process is gone")
 
 

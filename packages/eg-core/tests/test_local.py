@@ -393,12 +393,13 @@ async def test_poll_says_lost_with_the_last_words(make, launcher, runtime_dir):
     hooks = await make(launcher("Serves"))
     (*_, handle) = await launch(hooks)
     log = Path(handle.state["endpoint"]["path"]).with_suffix(".log")
-    log.write_text("first\nout of descriptors\n")
+    log.write_text("2026-01-01 00:00:00,000 INFO eg_launcher.app: kernel ann's was started\nout of descriptors\n")
     os.kill(handle.state["pid"], signal.SIGKILL)
     await until(lambda: not alive(handle))
     said = await status(hooks, handle)
     assert (said.state, said.reason) == (Liveness.EXITED, "lost")
     assert "out of descriptors" in said.detail
+    assert "ann's" not in said.detail
 
 
 async def test_a_restarted_gateway_finds_it_by_the_handle(make, launcher):

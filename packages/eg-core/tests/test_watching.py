@@ -60,7 +60,7 @@ def test_a_kernels_life_in_the_metrics(make_gateway):  # noqa: F811
         until(lambda: client.kernel(kernel_id)["execution_state"] == "dead", "death")
     found = metrics(gateway)
     assert found['eg_kernel_restarts_total{backend="local"}'] == 1
-    assert found['eg_kernel_deaths_total{backend="local",reason="signal"}'] == 1
+    assert found['eg_kernel_deaths_total{backend="local",reason="signalled"}'] == 1
     assert found['eg_kernels{backend="local",state="dead"}'] == 1
     assert not any(kernel_id in name for name in found)
 

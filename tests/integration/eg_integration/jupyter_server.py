@@ -57,7 +57,8 @@ class JupyterServer:
             "PYTHONUNBUFFERED": "1",
         }
         command = [sys.executable, "-m", "jupyterlab" if lab else "jupyter_server"]
-        command += [f"--gateway-url={gateway_url or gateway.url}", "--ip=127.0.0.1", "--port=0", "--no-browser", "--allow-root"]
+        command += [f"--gateway-url={gateway_url or gateway.url}", "--ip=127.0.0.1", "--port=0"]
+        command += ["--no-browser", "--allow-root"]
         command += [f"--ServerApp.root_dir={self.root}", "--LanguageServerManager.autodetect=False"]
         if lab:
             _quiet(Path(environ["JUPYTERLAB_SETTINGS_DIR"]))

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from eg_core.errors import LaunchCancelled
 from eg_core.types import KernelEvent
 
 PHASES = ("launcher", "start", "answer")
@@ -52,21 +53,14 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._events = Counter(
-            "eg_kernel_events", "What happened to kernels.", ["backend", "event"], registry=self.registry
+        self._events = self._counter("eg_kernel_events", "What happened to kernels.", "event")
+        self._failures = self._counter(
+            "eg_launch_failures", "Launches that failed or were cancelled, by reason code.", "reason"
         )
-        self._failures = Counter(
-            "eg_launch_failures", "Launches that failed, by reason code.", ["backend", "reason"], registry=self.registry
+        self._deaths = self._counter(
+            "eg_kernel_deaths", "Kernels that ended unasked, or because of a limit, by reason code.", "reason"
         )
-        self._deaths = Counter(
-            "eg_kernel_deaths",
-            "Kernels that ended unasked, by reason code.",
-            ["backend", "reason"],
-            registry=self.registry,
-        )
-        self._restarts = Counter(
-            "eg_kernel_restarts", "Restarts that were asked for.", ["backend"], registry=self.registry
-        )
+        self._restarts = self._counter("eg_kernel_restarts", "Restarts that were asked for.")
         self._phases = self._histogram(
             "eg_launch_phase_seconds",
             "Seconds of a launch: launcher (until one is connected), start (until it has started the process), answer "
@@ -98,6 +92,9 @@ class Metrics:
             _LAG_BUCKETS,
         )
 
+    def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        return Counter(name, words, ["backend", *labels], registry=self.registry)
+
     def _histogram(self, name: str, words: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(name, words, labels, buckets=buckets, registry=self.registry)
 
@@ -105,9 +102,10 @@ class Metrics:
 
     def event(self, event: KernelEvent) -> None:
         self._events.labels(event.backend, event.name).inc()
-        if event.name == "launch_failed":
+        cancelled = event.name == "ended" and event.reason == LaunchCancelled.reason
+        if event.name == "launch_failed" or cancelled:
             self._failures.labels(event.backend, word(event.reason)).inc()
-        elif event.name == "died":
+        elif event.name in ("died", "culled"):
             self._deaths.labels(event.backend, word(event.reason)).inc()
         elif event.name == "restarting":
             self._restarts.labels(event.backend).inc()

@@ -29,6 +29,7 @@ MAX_RECORD = 8192
 MAX_TAIL = 4096
 LOCK_PAUSE = 0.01
 _NAME_LENGTH = 16
+_ORDINARY = re.compile(r"[0-9-]+ [0-9:,]+ (INFO|DEBUG) ")
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,14 @@ class PrivateFolder:
                     path.unlink()
 
     def tail(self, launcher_id: str) -> str:
-        """The last lines a launcher has left, its errors before its log; empty if it said nothing."""
+        """The last lines a launcher has left, its log before its errors; empty if it said nothing. Not what its log
+        tells of ordinary days: that explains no end, and names other people's kernels."""
         lines: list[str] = []
         for path in (self.log(launcher_id), self.errors(launcher_id)):
             with contextlib.suppress(OSError), path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - MAX_TAIL))
                 lines += file.read(MAX_TAIL).decode(errors="replace").splitlines()
-        return "\n".join(lines[-5:]).strip()
+        return "\n".join([line for line in lines if not _ORDINARY.match(line)][-5:]).strip()
 
     @contextlib.asynccontextmanager
     async def locked(self, deadline: float) -> AsyncIterator[None]:

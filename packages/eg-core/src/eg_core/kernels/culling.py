@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eg_core import logs
 from eg_core.errors import GatewayError
+from eg_core.kernels.ends import EndReason
 from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.states import Event, KernelState
 from eg_launcher import wire
@@ -79,10 +80,10 @@ class Verdict:
 
 def verdict(policy: CullPolicy, facts: Facts) -> Verdict | None:
     if policy.max_age and facts.age is not None and facts.age > policy.max_age:
-        return _because("culled_age", f"it has run for {words(facts.age)}", policy.max_age, "cull_max_age")
+        return _because(EndReason.CULLED_AGE, f"it has run for {words(facts.age)}", policy.max_age, "cull_max_age")
     if policy.busy_timeout and facts.busy_age is not None and facts.busy_age > policy.busy_timeout:
         what = f"one cell has been running for {words(facts.busy_age)}"
-        return _because("culled_busy", what, policy.busy_timeout, "cull_busy_timeout")
+        return _because(EndReason.CULLED_BUSY, what, policy.busy_timeout, "cull_busy_timeout")
     quiet = facts.activity_age
     if not policy.idle_timeout or quiet is None or quiet <= policy.idle_timeout:
         return None
@@ -90,7 +91,9 @@ def verdict(policy: CullPolicy, facts: Facts) -> Verdict | None:
         return None
     if facts.connections and not policy.connected:
         return None
-    return _because("culled_idle", f"nothing has happened for {words(quiet)}", policy.idle_timeout, "cull_idle_timeout")
+    return _because(
+        EndReason.CULLED_IDLE, f"nothing has happened for {words(quiet)}", policy.idle_timeout, "cull_idle_timeout"
+    )
 
 
 def facts_of(kernel: Kernel, now: float) -> Facts | None:
@@ -203,8 +206,8 @@ def words(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _because(reason: str, what: str, limit: float, option: str) -> Verdict:
-    return Verdict(reason, f"The kernel was ended because {what}; the limit is {words(limit)} ({option}).")
+def _because(reason: EndReason, what: str, limit: float, option: str) -> Verdict:
+    return Verdict(reason.value, f"The kernel was ended because {what}; the limit is {words(limit)} ({option}).")
 
 
 def _older(age: Any, since: float) -> float | None:

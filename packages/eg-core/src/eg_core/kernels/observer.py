@@ -7,15 +7,16 @@ anything. Both end in ``KernelRegistry.advance``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from eg_core import logs
 from eg_core.errors import GatewayError
+from eg_core.kernels import ends
 from eg_core.kernels.kernel import Kernel, process_of
 from eg_core.kernels.links import LauncherLink
 from eg_core.kernels.states import Event, KernelState
-from eg_core.types import KernelStatus, Liveness
+from eg_core.types import KernelHandle, KernelStatus, Liveness
 from eg_launcher import wire
 
 if TYPE_CHECKING:
@@ -53,16 +54,21 @@ class Observer:
         mine = [kernel for kernel in self._registry.all_kernels() if kernel.link is link]
         handles = [kernel.record.handle for kernel in mine if kernel.record.handle is not None] or [link.handle]
         poll = await self._registry.hooks.poll_kernels(link.handle.backend, handles)
-        await self.judge(poll.statuses)
+        await self.judge(handles, poll.statuses)
         ended = all(status.state is Liveness.EXITED for status in poll.statuses.values())
         if ended and not any(kernel.link is link for kernel in self._registry.all_kernels()):
             await self._registry.launchers.forget(link.launcher_id)
 
-    async def judge(self, statuses: Mapping[str, KernelStatus]) -> None:
-        """Act on a backend's statuses: only EXITED says anything."""
+    async def judge(self, handles: Iterable[KernelHandle], statuses: Mapping[str, KernelStatus]) -> None:
+        """Act on a backend's statuses of these handles: only EXITED says anything, and only of the launcher that was
+        asked for; its kernel may have been launched anew meanwhile."""
+        asked = {handle.kernel_id: handle.launcher_id for handle in handles}
         for kernel_id, status in statuses.items():
             kernel = self._registry.find(kernel_id)
             if kernel is None or status.state is not Liveness.EXITED:
+                continue
+            handle = kernel.record.handle
+            if handle is None or handle.launcher_id != asked.get(kernel_id):
                 continue
             kernel.verdict = status.detail
             kernel.gone.set()
@@ -114,27 +120,26 @@ class Observer:
         """The backend says that a kernel's launcher has ended."""
         why = status.detail or "Its launcher has ended"
         message = f"The kernel was lost: {why.rstrip('.')}. Restart it to go on; its variables are gone."
+        reason = ends.of_launcher(status.reason or "lost")
         exit_info: dict[str, Any] = {
-            "reason": "lost",
+            "reason": reason,
             "code": status.exit_code,
             "signal": None,
             "stderr": [],
             "message": message,
         }
         kernel.link = None
-        if await self._registry.advance(
-            kernel, Event.DIED, reason=status.reason or "lost", message=message, exit=exit_info
-        ):
+        if await self._registry.advance(kernel, Event.DIED, reason=reason, message=message, exit=exit_info):
             await self._registry.tell(kernel, "died")
             kernel.close_sockets(wire.CLOSE_LAUNCHER_LOST, message)
             await self._registry.kill(kernel, 0.0, "lost")
 
     async def _died(self, kernel: Kernel, description: Mapping[str, Any]) -> None:
-        exit_info = description.get("exit") or {}
+        exit_info = dict(description.get("exit") or {})
         message = exit_info.get("message") or "The kernel has ended."
-        reason = str(exit_info.get("reason") or "exited")
+        exit_info["reason"] = reason = ends.of_launcher(str(exit_info.get("reason") or "exited"))
         if await self._registry.advance(
-            kernel, Event.DIED, reason=reason, message=message, exit=dict(exit_info) or None, process=None
+            kernel, Event.DIED, reason=reason, message=message, exit=exit_info, process=None
         ):
             await self._registry.tell(kernel, "died")
             kernel.close_sockets(wire.CLOSE_KERNEL_DIED, message)  # after the launcher's own words have passed

@@ -40,7 +40,7 @@ class Reconciler:
         kernels = [kernel for kernel in registry.all_kernels() if kernel.record.backend == self._backend]
         handles = [kernel.record.handle for kernel in kernels if kernel.record.handle is not None]
         poll = await registry.hooks.poll_kernels(self._backend, handles)
-        await registry.observer.judge(poll.statuses)
+        await registry.observer.judge(handles, poll.statuses)
         for kernel in kernels:
             with logs.about(kernel_id=kernel.id, user=kernel.record.owner):
                 await self._finish(kernel)

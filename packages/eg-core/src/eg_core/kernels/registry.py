@@ -25,6 +25,7 @@ from eg_core.errors import (
     NoSuchRequest,
 )
 from eg_core.hooks import Hooks
+from eg_core.kernels import ends
 from eg_core.kernels.culling import GONE_WITHIN, until_gone, was_culled
 from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.launch import Launch
@@ -151,7 +152,8 @@ class KernelRegistry:
         self._check_open()
         if not await self.remove_remote(kernel, grace=0.0, reason="restart"):
             raise BackendUnavailable(f"What is left of kernel {kernel_id} cannot be removed now; try again.")
-        await self.advance(kernel, Event.DIED, reason="lost", message="Its launcher is gone.", process=None)
+        gone = ends.EndReason.LOST_CONTACT
+        await self.advance(kernel, Event.DIED, reason=gone.value, message=gone.meaning, process=None)
         if await self.advance(kernel, Event.RELAUNCH, reason=None, message=None, exit=None, handle=None):
             kernel.link = None
             self._launch(kernel, None)
@@ -176,17 +178,18 @@ class KernelRegistry:
                 raise NoSuchRequest(error.message) from None
             raise
 
-    async def end(self, kernel_id: str, reason: str = "shutdown") -> None:
+    async def end(self, kernel_id: str, why: str = "shutdown") -> None:
         """Record the end, tell the launcher, and return; what is left is removed behind the caller's back."""
         kernel = self.kernel(kernel_id)
-        if not await self.advance(kernel, Event.END, reason=reason, message=None):
+        reason, message = ends.when_asked(kernel.record)
+        if not await self.advance(kernel, Event.END, reason=reason, message=message):
             raise KernelGone(f"Kernel does not exist: {kernel_id}")
         kernel.close_sockets(wire.CLOSE_KERNEL_ENDED, "The kernel was shut down.")
         if kernel.launch is not None:
             kernel.launch.cancel()
             await asyncio.gather(kernel.launch, return_exceptions=True)
         await self.ask_to_end(kernel, self.settings.grace)
-        self.spawn(self.remove(kernel, self.settings.grace, reason))
+        self.spawn(self.remove(kernel, self.settings.grace, why))
 
     # -- what launch, links and the reconciler use ---------------------------------------------------------------
 
@@ -335,6 +338,10 @@ class KernelRegistry:
                 return False
             await self.observer.describe(kernel, kernel.description)
             raise
+        told = kernel.description
+        if kernel.state is KernelState.DEAD and not (told.get("state") == "dead" and told.get("incarnation") != before):
+            # The process that was to be replaced had died by then, and that was taken for the kernel's end.
+            await self.advance(kernel, Event.RESTART, reason=None, message=None, exit=None)
         await self.tell(kernel, "restarting")
         await self.observer.describe(kernel, description)
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eg_core.errors import GatewayError
+from eg_core.kernels import ends
 from eg_core.kernels.culling import finish_culling, was_culled
 from eg_core.kernels.kernel import Kernel
 from eg_core.kernels.states import Event, KernelState
@@ -29,11 +30,12 @@ async def resume(registry: KernelRegistry, kernel: Kernel) -> None:
     elif kernel.state is KernelState.STARTING and kernel.link is not None:
         await _complete(registry, kernel)
     elif kernel.state in (KernelState.LAUNCHING, KernelState.STARTING):
-        await registry.remove_remote(kernel, grace=0.0, reason="gateway_ended")
+        reason = ends.EndReason.GATEWAY_ENDED.value
+        await registry.remove_remote(kernel, grace=0.0, reason=reason)
         await registry.advance(
             kernel,
             Event.FAILED,
-            reason="gateway_ended",
+            reason=reason,
             message="The gateway ended while this kernel was being launched; start it again.",
             process=None,
         )
