@@ -241,6 +241,7 @@ class StandInKernel:
         self.session: str | None = "kernel-session"
         self.sockets: set[Any] = set()
         self.failure = "The kernel exited with code 3."
+        self.description: dict[str, Any] = {}
         self.client = client
         self.opened: list[dict[str, Any]] = []
         self._state = KernelState.READY

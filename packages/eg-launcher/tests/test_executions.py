@@ -2,7 +2,7 @@
 
 import json
 
-from eg_launcher.executions import MAX_PENDING, Executions
+from eg_launcher.executions import MAX_PENDING, MAX_TOLD, Executions
 from eg_launcher.frames import ClientMessage
 
 
@@ -26,6 +26,24 @@ def test_replies_and_prompts_go_to_who_asked():
     assert executions.answered("shell", "execute_reply", {"msg_id": "b"}) == "two"
     assert executions.answered("shell", "execute_reply", {"msg_id": "unknown"}) is None
     assert executions.answered("shell", "execute_reply", {}) is None
+
+
+def test_who_waits_for_a_reply_is_told_the_oldest_first_and_bounded():
+    executions = Executions()
+    executions.begin(message("a"), "one")
+    executions.begin(message("b", "comm_msg"), "one")
+    executions.begin(message("c" * 1000), "one")
+    executions.begin(message("d", "debug_request", "control"), "two")
+    assert executions.waiting() == [
+        {"msg_id": "a", "msg_type": "execute_request", "channel": "shell", "client": "one"},
+        {"msg_id": "d", "msg_type": "debug_request", "channel": "control", "client": "two"},
+    ]
+    executions.answered("shell", "execute_reply", {"msg_id": "a"})
+    assert [each["msg_id"] for each in executions.waiting()] == ["d"]
+    for number in range(MAX_TOLD + 10):
+        executions.begin(message(f"n{number}"), "one")
+    told = [each["msg_id"] for each in executions.waiting()]
+    assert told == ["d", *(f"n{n}" for n in range(MAX_TOLD - 2))]  # and one has an id that is too long
 
 
 def test_a_request_is_over_after_reply_and_idle_in_any_order():

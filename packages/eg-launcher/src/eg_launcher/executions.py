@@ -16,6 +16,9 @@ from eg_launcher.frames import ClientMessage
 from eg_launcher.signing import make_message
 
 MAX_PENDING = 10_000
+MAX_TOLD = 64
+MAX_TOLD_ID = 256
+"""Of what is told of who waits: requests, and characters of an id."""
 
 _CONTROL_TYPES = frozenset(
     {
@@ -45,8 +48,15 @@ class Request:
     idle: bool = False
 
     @property
+    def is_request(self) -> bool:
+        return self.msg_type.endswith("_request")
+
+    @property
     def over(self) -> bool:
-        return self.idle and (self.replied or not self.msg_type.endswith("_request"))
+        return self.idle and (self.replied or not self.is_request)
+
+    def as_dict(self) -> dict[str, str]:
+        return {"msg_id": self.msg_id, "msg_type": self.msg_type, "channel": self.channel, "client": self.target}
 
 
 def request_of(message: ClientMessage, target: str, generation: int = 0) -> Request:
@@ -77,6 +87,8 @@ class Executions:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.generation = 0
+        self.begun = 0
+        """Requests so far."""
         self._clock = clock
         self._state = "idle"
         self._busy_since = 0.0
@@ -103,6 +115,7 @@ class Executions:
     def begin(self, message: ClientMessage, target: str) -> Request:
         request = request_of(message, target, self.generation)
         if message.channel != "stdin":  # an input_reply is answered by nothing
+            self.begun += request.is_request
             self._pending.pop(request.msg_id, None)
             self._pending[request.msg_id] = request
             if len(self._pending) > MAX_PENDING:
@@ -130,6 +143,11 @@ class Executions:
             return False
         self.state = execution_state
         return True
+
+    def waiting(self) -> list[dict[str, str]]:
+        """Who waits for a reply, the protocol's *waiting*: what ends the requests if this launcher dies."""
+        asked = [request for request in self._pending.values() if not request.replied and request.is_request]
+        return [request.as_dict() for request in asked[:MAX_TOLD] if len(request.msg_id) <= MAX_TOLD_ID]
 
     def end_all(self, session: str, name: str, message: str, *, older: bool = False) -> list[Ending]:
         """End all that wait (``older``: of earlier generations). ``name`` is the error's, ``message`` says why."""

@@ -76,6 +76,7 @@ class Kernel:
         self._talk = Conversation(Gate.of(self.limits), start.journal if start is not None else None, room)
         self.opening = self._talk.opening
         self.outputs = self._talk.outputs
+        self.executions = self._talk.executions
         self.journal = self._talk.journal
         self.channels = self._talk.channels
         self._context = context
@@ -188,7 +189,7 @@ class Kernel:
 
     @property
     def execution_state(self) -> str:
-        return self._talk.executions.state if self.state == "ready" else self.state
+        return self.executions.state if self.state == "ready" else self.state
 
     @property
     def session(self) -> str | None:
@@ -211,11 +212,6 @@ class Kernel:
     def activity_age(self) -> float:
         """Seconds since it said something, or was asked."""
         return time.monotonic() - self._active_at
-
-    @property
-    def busy_age(self) -> float | None:
-        """Seconds that its main shell has been running one request; None: it runs none, or that is unknown."""
-        return self._talk.executions.busy_age if self.state == "ready" else None
 
     @property
     def age(self) -> float | None:
@@ -245,6 +241,7 @@ class Kernel:
         if not self._talk.accept(channel, message):
             return
         self._active_at = time.monotonic()
+        self._changed(self)
         if self.state == "dead" or self._gone:
             why = self.exit["message"] if self.exit is not None else "The kernel is being shut down."
             self._talk.end_requests("KernelDied", why)
@@ -360,14 +357,14 @@ class Kernel:
             return
         self._cancel_expiry()
         self.state = "ready"
-        self._talk.executions.state = "busy" if life.busy_elsewhere else "idle"
-        self._talk.say_status(self._talk.executions.state)
+        self.executions.state = "busy" if life.busy_elsewhere else "idle"
+        self._talk.say_status(self.executions.state)
         self._send_held(*CLIENT_CHANNELS)
         self._changed(self)
 
     def on_main_shell_idle(self, life: Incarnation) -> None:
-        if self.state == "ready" and self._talk.executions.state == "busy":
-            self._talk.executions.state = "idle"
+        if self.state == "ready" and self.executions.state == "busy":
+            self.executions.state = "idle"
             self._talk.say_status("idle")
 
     def on_exit(self, life: Incarnation, status: ExitStatus) -> None:

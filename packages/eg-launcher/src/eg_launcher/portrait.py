@@ -18,6 +18,7 @@ def essence(kernel: Kernel) -> tuple[object, ...]:
         kernel.execution_state,
         kernel.incarnation,
         kernel.session,
+        kernel.executions.begun,
         len(kernel.channels),
         kernel.exit["reason"] if kernel.exit is not None else None,
         kernel.process.pid if kernel.process is not None else None,
@@ -38,11 +39,12 @@ def describe(kernel: Kernel) -> dict[str, Any]:
         "interrupt_mode": kernel.interrupt_mode,
         "process": process.as_dict() if process is not None else None,
         "activity_age": round(kernel.activity_age, 3),
-        "busy_age": _rounded(kernel.busy_age),
+        "busy_age": _rounded(kernel.executions.busy_age) if kernel.state == "ready" else None,
         "age": _rounded(kernel.age),
         "connections": len(kernel.channels),
         "usage": session_usage(process.pid) if process is not None and kernel.state != "dead" else None,
         "exit": kernel.exit,
+        "waiting": kernel.executions.waiting(),
     }
 
 

@@ -189,12 +189,14 @@ class ClientSocket:
             if self._waited:
                 self._verdict(code, reason)
             else:
-                self._splice.close(code, reason)
+                # A launcher that lives says the last words itself, and they pass before the Close.
+                self._splice.close(code, reason, self._last_words(reason) if code == wire.CLOSE_LAUNCHER_LOST else b"")
         elif self._hold is not None:
             words = b""
             if code >= wire.CLOSE_LAUNCH_FAILED:
-                words = hold.refusal(
-                    self._hold.held(), why=reason, session=self._session, subprotocol=self._subprotocol
+                asked = hold.asked_in(self._hold.held(), self._subprotocol)
+                words = hold.obituary(
+                    asked, "KernelNotStarted", reason, session=self._session, subprotocol=self._subprotocol
                 )
             self._hold.finish(words, code, reason)
             self.ended()
@@ -211,6 +213,11 @@ class ClientSocket:
     def _session(self) -> str:
         """The kernel's own, or one for all that is said in the name of a kernel that never spoke."""
         return self._kernel.session or self._kernel.id
+
+    @property
+    def _client(self) -> str:
+        """Its name with the launcher."""
+        return self._query.get("session_id") or f"link-{self._query['link']}"
 
     # -- from held to spliced --------------------------------------------------------------------------------
 
@@ -299,7 +306,12 @@ class ClientSocket:
     def _verdict(self, code: int, reason: str) -> None:
         if self._splice is None:
             return
-        words = b""
-        if code >= wire.CLOSE_LAUNCH_FAILED:
-            words = hold.status("dead", session=self._session, subprotocol=self._subprotocol)
+        words = self._last_words(reason) if code >= wire.CLOSE_LAUNCH_FAILED else b""
         self._splice.finish(code, reason, words=words)
+
+    def _last_words(self, why: str) -> bytes:
+        """What a launcher that is gone cannot say any more: the ends of this client's requests."""
+        asked = [*hold.waiting(self._kernel.description.get("waiting"), self._client)]
+        if self._splice is not None:
+            asked += hold.asked_in([self._splice.unread], self._subprotocol)
+        return hold.obituary(asked, "KernelDied", why, session=self._session, subprotocol=self._subprotocol)

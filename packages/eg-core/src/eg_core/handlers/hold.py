@@ -2,15 +2,18 @@
 
 The upgrade is answered at once, whatever the kernel does. Until there is a launcher to splice with, ``Hold`` answers
 pings, obeys a Close, pings the client, and keeps data frames up to 1 MiB; then it stops reading and TCP holds the rest.
-``refusal`` is what a client is told when the kernel never comes: every request it made ends, so nobody waits for ever.
+``obituary`` is what a client is told when the kernel never comes, or its launcher is gone: every request it made ends,
+so nobody waits for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
@@ -178,35 +181,54 @@ def status(state: str, *, session: str, subprotocol: str | None) -> bytes:
     return message("iopub", "status", {"execution_state": state}, session=session, subprotocol=subprotocol)
 
 
-def refusal(held: list[bytes], *, why: str, session: str, subprotocol: str | None) -> bytes:
-    """End every request among the held frames, in words, and then say that the kernel is dead."""
-    said: list[bytes] = []
-    for opcode, payload in _whole_messages(held):
+@dataclass(frozen=True)
+class Asked:
+    """A request that waits for its end; ``header`` is its own, as JSON."""
+
+    channel: str
+    msg_id: str
+    msg_type: str
+    header: bytes
+
+
+def asked_in(held: list[bytes], subprotocol: str | None) -> Iterator[Asked]:
+    """The requests among whole raw frames of a client."""
+    reader = MessageReader(max_message=MAX_MESSAGE, masked=True)
+    for raw in held:
         try:
-            request = frames.decode(opcode, payload, subprotocol)
-        except ValueError:
-            continue  # nobody waits for an answer to what is no message
-        said += _end_request(request, why, session, subprotocol)
+            messages = list(reader.feed(raw))
+        except ProtocolError:
+            return
+        for opcode, payload in messages:
+            with contextlib.suppress(ValueError):  # nobody waits for an answer to what is no message
+                said = frames.decode(opcode, payload, subprotocol)
+                header = said.header
+                yield Asked(said.channel, str(header["msg_id"]), str(header["msg_type"]), said.parts[0])
+
+
+def waiting(described: Any, client: str) -> Iterator[Asked]:
+    """What a launcher has told of a client's requests (the protocol's *waiting*)."""
+    for each in described if isinstance(described, list) else []:
+        if each.get("client") == client:
+            header = {"msg_id": each["msg_id"], "msg_type": each["msg_type"], "session": client, "version": "5.3"}
+            yield Asked(each["channel"], each["msg_id"], each["msg_type"], json.dumps(header).encode())
+
+
+def obituary(requests: Iterable[Asked], name: str, why: str, *, session: str, subprotocol: str | None) -> bytes:
+    """End every request, in words, and then say that the kernel is dead. ``name`` is the error's."""
+    said: list[bytes] = []
+    for request in {request.msg_id: request for request in requests}.values():
+        said += _end_request(request, name, why, session, subprotocol)
     said.append(status("dead", session=session, subprotocol=subprotocol))
     return b"".join(said)
 
 
-def _whole_messages(held: list[bytes]) -> Iterator[tuple[Opcode, bytes]]:
-    reader = MessageReader(max_message=MAX_MESSAGE, masked=True)
-    for raw in held:
-        try:
-            yield from reader.feed(raw)
-        except ProtocolError:
-            return
-
-
-def _end_request(request: frames.ClientMessage, why: str, session: str, subprotocol: str | None) -> Iterator[bytes]:
-    msg_type = str(request.header["msg_type"])
-    kind, is_request, _ = msg_type.rpartition("_request")
+def _end_request(request: Asked, name: str, why: str, session: str, subprotocol: str | None) -> Iterator[bytes]:
+    kind, is_request, _ = request.msg_type.rpartition("_request")
     if not is_request or request.channel not in _ANSWERING:
         return
-    parent = request.parts[0]
-    error = {"ename": "KernelNotStarted", "evalue": why, "traceback": [f"KernelNotStarted: {why}"]}
+    parent = request.header
+    error = {"ename": name, "evalue": why, "traceback": [f"{name}: {why}"]}
     reply: dict[str, Any] = {"status": "error", **error}
     if kind == "execute":
         reply |= {"execution_count": 0, "payload": [], "user_expressions": {}}

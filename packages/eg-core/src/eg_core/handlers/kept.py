@@ -60,6 +60,11 @@ class Kept:
         self.confirm(frames)
         return None if self._overflowed or frames != self._confirmed else bytes(self._data)
 
+    @property
+    def unread(self) -> bytes:
+        """What is kept."""
+        return b"" if self._overflowed else bytes(self._data)
+
     def _drop(self, size: int) -> None:
         del self._data[:size]
         self._base += size

@@ -194,7 +194,7 @@ class Splice:
         self._seen = (0, 0)
         self._stalls = 0
         self._deadline = 0.0
-        self._closing: tuple[int, str] | None = None
+        self._closing: tuple[int, str, bytes] | None = None
 
     def start(self, *, from_client: list[bytes], from_launcher: bytes) -> None:
         """Send what was read before there was a splice, and copy."""
@@ -216,6 +216,11 @@ class Splice:
     def traffic(self) -> int:
         """Bytes so far, both ways."""
         return self._moved + self._kept.seen
+
+    @property
+    def unread(self) -> bytes:
+        """The client's frames that the launcher is not known to have, as far as they are kept."""
+        return self._kept.unread
 
     def resume_at(self) -> dict[str, str] | None:
         """Where a new launcher's leg is to go on, as the protocol's query; None when it cannot."""
@@ -302,22 +307,20 @@ class Splice:
         if boundary.closed or not boundary.between or self._client.failed:
             self._end()
         elif self._closing is not None:
-            self.finish(*self._closing)
+            self._finish_closing()
         else:
             self._client.pause()  # what it says meanwhile waits in its socket
             if self._owner is not None:
                 self._owner.launcher_lost()
 
-    def close(self, code: int, reason: str) -> None:
-        """Say Close to the client once what its kernel said before has passed, and close both legs."""
+    def close(self, code: int, reason: str, words: bytes = b"") -> None:
+        """Say ``words`` and Close to the client once what its kernel said before has passed, and close both legs."""
         if self._closing is not None or self._owner is None:
             return
-        self._closing = (code, reason)
-        if self._launcher.closed:
-            self.finish(code, reason)
-            return
-        if code == CLOSE_RESTART and self._boundary.between:  # its kernel lives: there are no last words to wait for
-            self.finish(code, reason)
+        self._closing = (code, reason, words)
+        # Of a kernel that lives there are no last words to wait for.
+        if self._launcher.closed or (code == CLOSE_RESTART and self._boundary.between):
+            self._finish_closing()
             return
         self._deadline = self._board.loop.time() + CLOSING_MAX
         self._seen = (self._moved, len(self._client.out))
@@ -332,9 +335,14 @@ class Splice:
         self._seen = seen
         quiet = self._stalls and self._boundary.between and not self._client.out
         if quiet or self._stalls >= STALLED_TICKS or self._board.loop.time() > self._deadline:
-            self.finish(*self._closing)
+            self._finish_closing()
         else:
             self._board.timers.after(TICK, self._closing_tick)
+
+    def _finish_closing(self) -> None:
+        assert self._closing is not None
+        code, reason, words = self._closing
+        self.finish(code, reason, words=words)
 
     def finish(self, code: int, reason: str, *, words: bytes = b"") -> None:
         """Say ``words`` (whole frames) and Close now if the stream stands between two frames; close both legs."""
