@@ -8,6 +8,7 @@ import pty
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -60,6 +61,12 @@ def tell_to_end(gateway: Gateway) -> None:
 def ended(gateway: Gateway, within: float) -> int:
     assert gateway.process is not None
     return gateway.process.wait(within)
+
+
+def recorded(gateway: Gateway) -> list[str]:
+    """The states of kernels, as a gateway that comes next will find them."""
+    with contextlib.closing(sqlite3.connect(gateway.folder / "data/eg.db")) as store:
+        return [state for (state,) in store.execute("SELECT state FROM eg_kernels")]
 
 
 # -- SIGTERM ------------------------------------------------------------------------------------------------------
@@ -128,7 +135,7 @@ def test_a_launch_under_way_comes_to_its_end(new_gateway: Callable[..., Gateway]
 def test_a_kernel_that_was_starting_when_the_gateway_was_killed_is_served(new_gateway: Callable[..., Gateway]) -> None:
     gateway = new_gateway().start()
     answer = gateway.request("POST", "/api/kernels", {"name": "slow"}, headers={"Prefer": "respond-async"})
-    wait_until(lambda: [p for p in gateway.processes() if "time.sleep(4)" in p.command], "the kernel's process")
+    wait_until(lambda: recorded(gateway) == ["starting"], "the launcher to have it, and the store to know that")
     gateway.stop(signal.SIGKILL)
     gateway.start()
     kernel_id = answer.json["id"]
