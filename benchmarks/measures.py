@@ -18,9 +18,8 @@ from benchmarks.samples import Samples, percentile
 
 POLL_EVERY = 0.01
 SMALL_TEXT, LARGE_TEXT = 64, 10_000_000
-LARGE_AT_ONCE = 2
-"""Our launcher keeps 32 MiB in memory and lets as much wait for the disk; what goes beyond is lost. The incumbents keep
-everything, in memory."""
+LARGE_AT_ONCE = 8
+"""More than our launcher's journal has in memory for one kernel."""
 
 
 @dataclass(frozen=True)
