@@ -51,6 +51,7 @@ def main() -> None:
         (Path(folder) / "ca.pem").write_text(ssl.DER_cert_to_PEM_cert(client.get_ca_certs(binary_form=True)[0]))
         for leg in ("plain", "tls"):
             result[f"launcher_leg_{leg}"] = measure(Path(folder), leg, options.messages, options.connections)
+        result["both_legs_tls"] = measure_idle(Path(folder), options.connections)
     print(json.dumps(result))
 
 
@@ -75,6 +76,15 @@ def measure(folder: Path, leg: str, messages: int, connections: int) -> dict[str
                 found[f"{name}_gateway_cpu_ms_per_gb"] = round(cpu * 1e6 / megabytes, 1)
             found["idle_kib_per_connection"] = idle(port, pid, connections)
             return found
+
+
+def measure_idle(folder: Path, connections: int) -> dict[str, float]:
+    """With TLS on the client's side, too."""
+    with process(str(Path(__file__)), "--stub", str(folder), "tls") as (stub_port, _):
+        args = [str(stub_port), str(folder / "ca.pem"), str(folder / "leaf.pem")]
+        with process(str(TESTS / "splice_gateway.py"), *args) as (port, pid):
+            context = ssl.create_default_context(cafile=folder / "ca.pem")
+            return {"idle_kib_per_connection": idle(port, pid, connections, context)}
 
 
 # -- the client -----------------------------------------------------------------------------------------------
@@ -110,13 +120,13 @@ def flood(port: int, count: int, size: int, context: ssl.SSLContext | None) -> f
         return time.perf_counter() - began
 
 
-def idle(port: int, pid: int, connections: int) -> float:
+def idle(port: int, pid: int, connections: int, context: ssl.SSLContext | None = None) -> float:
     """KiB of the gateway per spliced connection that says nothing."""
-    held: list[socket.socket] = [connect(port) for _ in range(50)]
+    held: list[socket.socket] = [connect(port, context) for _ in range(50)]
     settle(pid, 2 * len(held))
     before, already = resident(pid), len(held)
     try:
-        held += [connect(port) for _ in range(connections)]
+        held += [connect(port, context) for _ in range(connections)]
         settle(pid, 2 * len(held))
         return round((resident(pid) - before) / (len(held) - already), 2)
     finally:
